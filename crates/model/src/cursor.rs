@@ -1,0 +1,146 @@
+//! Where an event stands in the log. Owns the text of a cursor, which clients treat as opaque.
+//!
+//! A cursor is (epoch, commit LSN, index in the transaction). The index counts every change of the
+//! transaction before routing, so the same log gives the same cursors on every process, after every
+//! restart, and whatever the rules are. Cursors of different epochs do not compare.
+
+use std::{cmp::Ordering, fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Lsn;
+
+/// Changes when earlier positions no longer mean the same: slot recreated, timeline or system changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Epoch(pub u32);
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+/// The position of one event; `index` is [`u32::MAX`] for "after everything of that transaction".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Cursor {
+    /// Which numbering of the log the position belongs to.
+    pub epoch: Epoch,
+    /// LSN of the commit record of the transaction.
+    pub commit_lsn: Lsn,
+    /// Index among all changes of the transaction, counted before routing, from 0.
+    pub index: u32,
+}
+
+impl Cursor {
+    /// The position after the whole transaction that committed at `commit_lsn`.
+    pub fn after_commit(epoch: Epoch, commit_lsn: Lsn) -> Cursor {
+        Cursor {
+            epoch,
+            commit_lsn,
+            index: u32::MAX,
+        }
+    }
+
+    /// Order within one epoch; `None` across epochs.
+    pub fn compare(&self, other: &Cursor) -> Option<Ordering> {
+        (self.epoch == other.epoch)
+            .then(|| (self.commit_lsn, self.index).cmp(&(other.commit_lsn, other.index)))
+    }
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:x}-", self.epoch, self.commit_lsn.0)?;
+        match self.index {
+            u32::MAX => f.write_str("z"),
+            index => write!(f, "{index:x}"),
+        }
+    }
+}
+
+/// The text is not a cursor that Rowcast handed out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the cursor is not one that this service handed out; leave it away to start from now")]
+pub struct CursorError;
+
+impl FromStr for Cursor {
+    type Err = CursorError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = text.split('-');
+        let (Some(epoch), Some(lsn), Some(index), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(CursorError);
+        };
+        let hex = |part: &str, most: usize| {
+            let fits = (1..=most).contains(&part.len());
+            let digits = part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+            (fits && digits)
+                .then(|| u64::from_str_radix(part, 16).ok())
+                .flatten()
+                .ok_or(CursorError)
+        };
+        if epoch.len() != 8 {
+            return Err(CursorError);
+        }
+        let index = match index {
+            "z" => u32::MAX,
+            other => u32::try_from(hex(other, 8)?).map_err(|_| CursorError)?,
+        };
+        let epoch = u32::try_from(hex(epoch, 8)?).map_err(|_| CursorError)?;
+        Ok(Cursor {
+            epoch: Epoch(epoch),
+            commit_lsn: Lsn(hex(lsn, 16)?),
+            index,
+        })
+    }
+}
+
+impl Serialize for Cursor {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Cursor {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn prints_and_parses_back(epoch: u32, lsn: u64, index: u32) {
+            let cursor = Cursor { epoch: Epoch(epoch), commit_lsn: Lsn(lsn), index };
+            prop_assert_eq!(cursor.to_string().parse::<Cursor>(), Ok(cursor));
+        }
+
+        #[test]
+        fn never_panics(text in ".*") {
+            let _ = text.parse::<Cursor>();
+        }
+    }
+
+    #[test]
+    fn orders_inside_an_epoch_only() {
+        let at = |epoch, lsn, index| Cursor {
+            epoch: Epoch(epoch),
+            commit_lsn: Lsn(lsn),
+            index,
+        };
+        assert_eq!(at(1, 5, 9).compare(&at(1, 6, 0)), Some(Ordering::Less));
+        assert_eq!(
+            at(1, 5, 9).compare(&Cursor::after_commit(Epoch(1), Lsn(5))),
+            Some(Ordering::Less)
+        );
+        assert_eq!(at(1, 5, 9).compare(&at(2, 5, 9)), None);
+    }
+}

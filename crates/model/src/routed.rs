@@ -1,0 +1,167 @@
+//! What crosses from routing to the hub: a typed, versioned message without pointers into the reader.
+//!
+//! The hub never sees Postgres; it sees events with an audience, changes of who may see what, and
+//! positions, all in log order.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Cursor, Epoch, JsonRow, Lsn, OrgId, Role, Timestamp, UserId};
+
+/// Version of the messages in this module; raised with every incompatible change.
+pub const ROUTED_VERSION: u16 = 1;
+
+/// What happened to a row or a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Operation {
+    /// A row came.
+    Insert,
+    /// A row changed.
+    Update,
+    /// A row went.
+    Delete,
+    /// All rows went.
+    Truncate,
+}
+
+impl Operation {
+    /// `INSERT`, `UPDATE`, `DELETE`, `TRUNCATE`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Operation::Insert => "INSERT",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+            Operation::Truncate => "TRUNCATE",
+        }
+    }
+}
+
+/// Schema and name of a table.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TableName {
+    /// The schema.
+    pub schema: Arc<str>,
+    /// The table.
+    pub name: Arc<str>,
+}
+
+/// Whose subscribers are asked at all.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Topic {
+    /// One organization.
+    Org(OrgId),
+    /// Every organization: only for events that say nothing of any row, such as TRUNCATE.
+    AllOrgs,
+}
+
+/// Who of the topic may see the event. An empty role list means every member.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Audience {
+    /// At least one of these roles is needed, unless empty.
+    pub required_roles: Arc<[Role]>,
+    /// Only this user.
+    pub user: Option<UserId>,
+}
+
+/// What the event says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Body {
+    /// A row with its values.
+    Change {
+        /// The row after; `None` for a delete.
+        new: Option<JsonRow>,
+        /// The row before, or its key; `None` for an insert.
+        old: Option<JsonRow>,
+        /// Columns whose value the log does not hold because the UPDATE left them alone.
+        unchanged: Arc<[Arc<str>]>,
+    },
+    /// Only that something changed: one record, or (without `record_id`) the table as a whole.
+    Invalidate,
+}
+
+/// One event on its way to its subscribers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoutedEvent {
+    /// Its position.
+    pub cursor: Cursor,
+    /// When its transaction committed.
+    pub commit_time: Timestamp,
+    /// Whose subscribers are asked.
+    pub topic: Topic,
+    /// Who of them may see it.
+    pub audience: Audience,
+    /// The table.
+    pub table: Arc<TableName>,
+    /// What happened.
+    pub op: Operation,
+    /// Which record: the key columns as text, joined as `docs/sql.md` says; `None` for the whole table.
+    pub record_id: Option<Arc<str>>,
+    /// What is said of it.
+    pub body: Body,
+    /// The last event of its transaction on this topic.
+    pub last: bool,
+}
+
+/// A change of a membership, in log order. `key` identifies the row of the membership table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MembershipChange {
+    /// The key of the row, as text.
+    pub key: Arc<str>,
+    /// Who is in which organization with which role from here on; `None`: the row is gone.
+    pub now: Option<(UserId, OrgId, Option<Role>)>,
+}
+
+/// A change of an API key, in log order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyChange {
+    /// The id of the key.
+    pub id: Arc<str>,
+    /// Hex SHA-256 of the secret, organization and roles from here on; `None`: revoked or gone.
+    pub now: Option<(Arc<str>, OrgId, Vec<Role>)>,
+}
+
+/// One step for the hub, in log order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HubOp {
+    /// Deliver an event.
+    Event(RoutedEvent),
+    /// The transaction at this position is complete.
+    Commit {
+        /// The position after the whole transaction.
+        cursor: Cursor,
+        /// When it committed.
+        commit_time: Timestamp,
+    },
+    /// A membership changed.
+    Membership(MembershipChange),
+    /// All memberships are void (the table was truncated or exchanged).
+    MembershipsCleared,
+    /// An API key changed.
+    ApiKey(KeyChange),
+    /// All API keys are void.
+    ApiKeysCleared,
+    /// Everything up to here was handed on, and nothing was in it.
+    Position(Cursor),
+    /// Positions of before mean nothing any more.
+    NewEpoch {
+        /// The epoch from here on.
+        epoch: Epoch,
+        /// Why.
+        reason: Arc<str>,
+    },
+}
+
+/// What routing hands on at once: a part of one transaction, or news between transactions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Batch {
+    /// The transaction (low 32 bits) whose end must be visible to new snapshots before this is published.
+    pub xid: Option<u32>,
+    /// What to do, in order.
+    pub ops: Vec<HubOp>,
+    /// What may be acknowledged to Postgres when this is published.
+    pub ack: Option<Lsn>,
+    /// Bytes that this batch keeps alive.
+    pub bytes: usize,
+}

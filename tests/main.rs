@@ -1,0 +1,1 @@
+//! End-to-end tests: a row goes in, a frame comes out.
