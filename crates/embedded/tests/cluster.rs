@@ -1,0 +1,106 @@
+//! Real clusters: that they start, listen, survive a kill, and leave nothing behind.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::Duration,
+};
+
+use rowcast_embedded::{Cluster, Options, StopMode, installed};
+
+/// Asks for TLS as every client may: a Postgres server answers with one letter.
+fn speaks_postgres(port: u16) -> bool {
+    let ask = || -> std::io::Result<[u8; 1]> {
+        let mut socket = TcpStream::connect(("127.0.0.1", port))?;
+        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        socket.write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f])?;
+        let mut answer = [0];
+        socket.read_exact(&mut answer)?;
+        Ok(answer)
+    };
+    matches!(ask(), Ok([b'N' | b'S']))
+}
+
+#[test]
+fn starts_restarts_and_leaves_nothing() {
+    let mut cluster = Cluster::start(Options::default().set("work_mem", "5MB")).unwrap();
+    let (port, data) = (cluster.port(), cluster.data_dir());
+    assert!(speaks_postgres(port));
+    assert!(
+        cluster
+            .socket_dir()
+            .join(format!(".s.PGSQL.{port}"))
+            .exists()
+    );
+    assert!(
+        cluster
+            .url("app")
+            .ends_with(&format!("127.0.0.1:{port}/app"))
+    );
+
+    cluster.restart(StopMode::Fast).unwrap();
+    assert!(speaks_postgres(port));
+    cluster.kill();
+    assert!(!speaks_postgres(port));
+    cluster.start_again().unwrap();
+    assert!(speaks_postgres(port));
+
+    let sockets = cluster.socket_dir().to_owned();
+    drop(cluster);
+    assert!(!speaks_postgres(port));
+    assert!(!data.exists() && !sockets.exists());
+}
+
+#[test]
+fn every_installed_version_starts() {
+    for major in installed().into_keys() {
+        let options = Options {
+            major: Some(major),
+            password: Some("it's a secret: ü".into()),
+            ..Options::default()
+        };
+        let cluster = Cluster::start(options).unwrap();
+        assert_eq!(cluster.binaries().major, major);
+        assert!(speaks_postgres(cluster.port()));
+    }
+}
+
+#[test]
+fn a_standby_follows() {
+    let mut primary = Cluster::start(Options::default()).unwrap();
+    let standby = primary.start_standby("one", Options::default()).unwrap();
+    assert!(speaks_postgres(primary.port()) && speaks_postgres(standby.port()));
+}
+
+#[test]
+fn a_kept_directory_goes_on() {
+    let dir = std::env::temp_dir().join(format!("rowcast-keep-{}", std::process::id()));
+    let options = || Options {
+        dir: Some(dir.clone()),
+        keep: true,
+        ..Options::default()
+    };
+    drop(Cluster::start(options()).unwrap());
+    let mark = dir.join("data/mark");
+    std::fs::write(&mark, "").unwrap();
+    drop(Cluster::start(options()).unwrap());
+    assert!(mark.exists());
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn settings_that_cannot_work_are_told_with_the_log() {
+    let error = Cluster::start(Options::default().set("shared_buffers", "nonsense")).unwrap_err();
+    assert_eq!(error.code(), "not_started");
+    assert!(error.to_string().contains("nonsense"), "{error}");
+}
+
+#[test]
+fn an_unknown_version_says_how_to_get_it() {
+    let options = Options {
+        major: Some(7),
+        ..Options::default()
+    };
+    let error = Cluster::start(options).unwrap_err();
+    assert!(error.to_string().contains("scripts/postgres.sh 7"));
+}
