@@ -1,1 +1,25 @@
-//! placeholder
+//! From the log to the people: pairs row changes with their table events, decides who may see them
+//! and in which form, and turns rows into JSON.
+//!
+//! Owns: the pairing inside a transaction, the audience of an event, its position and order, the JSON
+//! of a row, and the configuration as the log says it is. Promises: no IO, no clock; bounded memory
+//! for transactions of any size; total on arbitrary bytes; no event without a mapping, and never the
+//! data of one organization to another.
+
+mod array_text;
+mod catalog;
+mod error;
+pub mod json;
+mod membership;
+mod record_id;
+mod router;
+mod rule;
+mod stats;
+
+pub use catalog::Catalog;
+pub use error::RoutingError;
+pub use membership::{MembershipSource, key_from_text};
+pub use record_id::join_key;
+pub use router::{Limits, Router};
+pub use rule::{Detail, Storage, TableRule};
+pub use stats::Stats;
