@@ -66,6 +66,8 @@ pub struct Audience {
 }
 
 /// What the event says.
+// Nearly all bodies are rows: boxing them would cost an allocation for each.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
     /// A row with its values.
@@ -123,6 +125,8 @@ pub struct KeyChange {
 }
 
 /// One step for the hub, in log order.
+// Nearly all steps are events: boxing them would cost an allocation for each.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HubOp {
     /// Deliver an event.

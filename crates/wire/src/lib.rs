@@ -1,1 +1,30 @@
-//! placeholder
+//! What bytes mean on a native socket: frames in, frames out, filters, numbers of errors and closes.
+//!
+//! Owns the text of every frame ([`ClientFrame`], [`server`], [`event`]), the filter language
+//! ([`Filter`]) and the tables of [`ErrorCode`] and [`CloseCode`]. Promises: pure (no IO, no clock),
+//! total (no input panics), bounded (size, depth and number of everything a client can send).
+
+mod client;
+mod codes;
+mod docs;
+pub mod event;
+mod filter;
+mod frame;
+mod reference;
+pub mod server;
+mod time;
+
+pub use client::{
+    Auth, ClientFrame, Columns, Forms, FrameError, Limits, MAX_REF_BYTES, Mode, Subscribe,
+    TableSelection, parse,
+};
+pub use codes::{CloseCode, ErrorCode};
+pub use docs::{close_codes_markdown, error_codes_markdown};
+pub use event::{EventClass, encode_event, encode_event_into};
+pub use filter::{
+    CompareOp, Filter, FilterError, FilterLimits, Literal, Operand, Test, Truth, eq_key_of_literal,
+    eq_key_of_value, should_deliver,
+};
+pub use frame::{Frame, FrameWriter, close_frame, payload_of, pong_frame, text_frame};
+pub use reference::Ref;
+pub use time::write_iso_millis;

@@ -1,0 +1,560 @@
+//! What a client may say. Owns the shape of its frames and their limits; refuses everything else with
+//! a numbered error that names the field, and never panics.
+
+use std::{borrow::Cow, sync::Arc};
+
+use rowcast_model::{Channel, Cursor};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::{ErrorCode, Filter, FilterLimits, Ref};
+
+/// Longest `ref`, in bytes of its JSON text.
+pub const MAX_REF_BYTES: usize = 64;
+/// Longest name of a schema, table or column, in bytes (Postgres allows 63).
+const MAX_NAME_BYTES: usize = 255;
+
+/// How large a client's frames may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one frame.
+    pub frame_bytes: usize,
+    /// Nesting of JSON objects and arrays.
+    pub json_depth: usize,
+    /// Entries of a subscription's table list.
+    pub tables: usize,
+    /// Names in one column list.
+    pub columns: usize,
+    /// Limits of one filter.
+    pub filter: FilterLimits,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            frame_bytes: 64 * 1024,
+            json_depth: 16,
+            tables: 64,
+            columns: 256,
+            filter: FilterLimits::default(),
+        }
+    }
+}
+
+/// What a subscriber wants to receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Forms {
+    /// Rows: `postgres_changes`.
+    pub changes: bool,
+    /// Only that something changed: `invalidate`.
+    pub invalidations: bool,
+}
+
+impl Default for Forms {
+    fn default() -> Self {
+        Forms {
+            changes: true,
+            invalidations: false,
+        }
+    }
+}
+
+/// Every event, or only the latest of each record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Every event.
+    #[default]
+    All,
+    /// Coalesced by record for some ten milliseconds.
+    Latest,
+}
+
+/// Names of the columns that are sent.
+pub type Columns = Arc<[Arc<str>]>;
+
+/// One table of a subscription.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableSelection {
+    /// Its schema; absent: any.
+    pub schema: Option<Arc<str>>,
+    /// Its name.
+    pub table: Arc<str>,
+    /// The columns that are sent; absent: all that may be seen.
+    pub columns: Option<Columns>,
+    /// Which rows.
+    pub filter: Option<Filter>,
+}
+
+/// A `subscribe` frame.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subscribe {
+    /// Echoed in the reply.
+    pub reference: Option<Ref>,
+    /// To what.
+    pub channel: Channel,
+    /// Rows, invalidations or both.
+    pub forms: Forms,
+    /// Every event or the latest.
+    pub mode: Mode,
+    /// Which tables; absent: all.
+    pub tables: Option<Vec<TableSelection>>,
+    /// Everything after this position is wanted.
+    pub cursor: Option<Cursor>,
+}
+
+impl Subscribe {
+    /// Everything of a channel, as rows, from now on.
+    pub fn to(channel: Channel) -> Subscribe {
+        Subscribe {
+            reference: None,
+            channel,
+            forms: Forms::default(),
+            mode: Mode::All,
+            tables: None,
+            cursor: None,
+        }
+    }
+}
+
+/// An `auth` frame. Its `Debug` form does not show the token.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Auth {
+    /// A JWT or an API key.
+    pub token: String,
+    /// The organization; absent: the key's own, or the only one of the user.
+    pub organization: Option<String>,
+}
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Auth")
+            .field("organization", &self.organization)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A frame of a client.
+#[derive(Clone, PartialEq)]
+pub enum ClientFrame {
+    /// Who it is: the first frame.
+    Auth(Auth),
+    /// Subscribe to a channel, or replace the subscription to it.
+    Subscribe(Box<Subscribe>),
+    /// End a subscription.
+    Unsubscribe {
+        /// Echoed in the reply.
+        reference: Option<Ref>,
+        /// Of what.
+        channel: Channel,
+    },
+    /// A fresh token for the open socket.
+    Token {
+        /// Echoed in the reply.
+        reference: Option<Ref>,
+        /// The token.
+        token: String,
+    },
+    /// Asks for a `pong`.
+    Ping {
+        /// Echoed in the reply.
+        reference: Option<Ref>,
+    },
+    /// Answers a `ping`.
+    Pong,
+}
+
+impl std::fmt::Debug for ClientFrame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            ClientFrame::Auth(auth) => auth.fmt(f),
+            ClientFrame::Subscribe(subscribe) => subscribe.fmt(f),
+            ClientFrame::Unsubscribe { channel, .. } => write!(f, "Unsubscribe({channel})"),
+            ClientFrame::Token { .. } => f.write_str("Token"),
+            ClientFrame::Ping { .. } => f.write_str("Ping"),
+            ClientFrame::Pong => f.write_str("Pong"),
+        }
+    }
+}
+
+/// Why a frame was refused; carries what the `error` frame says.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct FrameError {
+    /// The number and name.
+    pub code: ErrorCode,
+    /// What is wrong and where, for a person.
+    pub message: String,
+    /// The `ref` of the refused frame, as far as it could be read.
+    pub reference: Option<Ref>,
+}
+
+impl FrameError {
+    fn new(code: ErrorCode, message: impl Into<String>) -> FrameError {
+        FrameError {
+            code,
+            message: message.into(),
+            reference: None,
+        }
+    }
+
+    /// The stable name of the error.
+    pub fn code(&self) -> &'static str {
+        self.code.name()
+    }
+}
+
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Option<Cow<'a, str>>,
+    #[serde(rename = "ref", borrow)]
+    reference: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct RawAuth {
+    token: String,
+    #[serde(rename = "organizationId")]
+    organization: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct RawToken {
+    token: String,
+}
+
+#[derive(Deserialize)]
+struct RawUnsubscribe<'a> {
+    #[serde(borrow)]
+    channel: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+struct RawSubscribe<'a> {
+    #[serde(borrow)]
+    channel: Cow<'a, str>,
+    #[serde(borrow)]
+    events: Option<Vec<Cow<'a, str>>>,
+    mode: Option<Mode>,
+    #[serde(borrow)]
+    tables: Option<Vec<RawTable<'a>>>,
+    #[serde(borrow)]
+    cursor: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct RawTable<'a> {
+    schema: Option<String>,
+    table: String,
+    columns: Option<Vec<String>>,
+    #[serde(borrow)]
+    filter: Option<&'a RawValue>,
+}
+
+/// Reads one text frame.
+///
+/// # Errors
+/// [`FrameError`] with the code and sentence to send back; none of them ends the socket by itself,
+/// [`ErrorCode::TooLarge`] is for the caller to judge.
+pub fn parse(bytes: &[u8], limits: &Limits) -> Result<ClientFrame, FrameError> {
+    if bytes.len() > limits.frame_bytes {
+        let most = limits.frame_bytes;
+        let message = format!(
+            "the frame has {} bytes, at most {most} are allowed",
+            bytes.len()
+        );
+        return Err(FrameError::new(ErrorCode::TooLarge, message));
+    }
+    if deeper_than(bytes, limits.json_depth) {
+        let message = format!(
+            "the JSON is nested deeper than {} levels",
+            limits.json_depth
+        );
+        return Err(FrameError::new(ErrorCode::TooDeep, message));
+    }
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| FrameError::new(ErrorCode::MalformedJson, "the frame is not UTF-8"))?;
+    let head: Head<'_> = serde_json::from_str(text).map_err(|error| malformed(&error))?;
+    let reference = match head.reference {
+        None => None,
+        Some(raw) => Some(Ref::from_json(raw.get()).ok_or_else(|| {
+            FrameError::new(
+                ErrorCode::InvalidField,
+                "`ref` must be a string or a number of at most 64 bytes",
+            )
+        })?),
+    };
+    let kind = head.kind.unwrap_or_default();
+    body(&kind, reference.clone(), text, limits).map_err(|error| FrameError { reference, ..error })
+}
+
+fn body(
+    kind: &str,
+    reference: Option<Ref>,
+    text: &str,
+    limits: &Limits,
+) -> Result<ClientFrame, FrameError> {
+    match kind {
+        "auth" => {
+            let raw: RawAuth = fields(text)?;
+            Ok(ClientFrame::Auth(Auth {
+                token: raw.token,
+                organization: raw.organization,
+            }))
+        }
+        "token" => {
+            let RawToken { token } = fields(text)?;
+            Ok(ClientFrame::Token { reference, token })
+        }
+        "subscribe" => {
+            let raw: RawSubscribe<'_> = fields(text)?;
+            let subscribe = subscribe(raw, reference, limits)?;
+            Ok(ClientFrame::Subscribe(Box::new(subscribe)))
+        }
+        "unsubscribe" => {
+            let raw: RawUnsubscribe<'_> = fields(text)?;
+            let channel = channel(&raw.channel)?;
+            Ok(ClientFrame::Unsubscribe { reference, channel })
+        }
+        "ping" => Ok(ClientFrame::Ping { reference }),
+        "pong" => Ok(ClientFrame::Pong),
+        other => {
+            let shown: String = other.chars().take(40).collect();
+            let message = format!(
+                "`type` is `{shown}`; known are auth, subscribe, unsubscribe, token, ping, pong"
+            );
+            Err(FrameError::new(ErrorCode::UnknownType, message))
+        }
+    }
+}
+
+fn subscribe(
+    raw: RawSubscribe<'_>,
+    reference: Option<Ref>,
+    limits: &Limits,
+) -> Result<Subscribe, FrameError> {
+    let channel = channel(&raw.channel)?;
+    let mut forms = Forms::default();
+    if let Some(events) = raw.events {
+        forms.changes = false;
+        for event in &events {
+            match event.as_ref() {
+                "changes" => forms.changes = true,
+                "invalidations" => forms.invalidations = true,
+                _ => return Err(field("`events` may hold `changes` and `invalidations`")),
+            }
+        }
+        if !forms.changes && !forms.invalidations {
+            return Err(field("`events` is empty; leave it away to get changes"));
+        }
+    }
+    let cursor = raw
+        .cursor
+        .map(|text| text.parse::<Cursor>())
+        .transpose()
+        .map_err(|error| FrameError::new(ErrorCode::InvalidCursor, error.to_string()))?;
+    let tables = raw
+        .tables
+        .map(|tables| selections(tables, limits))
+        .transpose()?;
+    Ok(Subscribe {
+        reference,
+        channel,
+        forms,
+        mode: raw.mode.unwrap_or_default(),
+        tables,
+        cursor,
+    })
+}
+
+fn selections(
+    tables: Vec<RawTable<'_>>,
+    limits: &Limits,
+) -> Result<Vec<TableSelection>, FrameError> {
+    if tables.is_empty() || tables.len() > limits.tables {
+        let most = limits.tables;
+        let message = format!("`tables` must have 1 to {most} entries, or be left away for all");
+        return Err(FrameError::new(ErrorCode::InvalidTables, message));
+    }
+    tables
+        .into_iter()
+        .map(|raw| {
+            let columns = raw
+                .columns
+                .map(|columns| {
+                    if columns.is_empty() || columns.len() > limits.columns {
+                        let most = limits.columns;
+                        return Err(field(format!("`columns` must name 1 to {most} columns")));
+                    }
+                    columns
+                        .into_iter()
+                        .map(name)
+                        .collect::<Result<Columns, _>>()
+                })
+                .transpose()?;
+            let filter = raw
+                .filter
+                .filter(|raw| raw.get() != "null")
+                .map(|raw| Filter::parse(raw.get(), &limits.filter))
+                .transpose()
+                .map_err(|error| FrameError::new(ErrorCode::InvalidFilter, error.to_string()))?;
+            Ok(TableSelection {
+                schema: raw.schema.map(name).transpose()?,
+                table: name(raw.table)?,
+                columns,
+                filter,
+            })
+        })
+        .collect()
+}
+
+fn name(text: String) -> Result<Arc<str>, FrameError> {
+    match text.len() {
+        1..=MAX_NAME_BYTES => Ok(text.into()),
+        _ => Err(field(
+            "names of schemas, tables and columns have 1 to 255 bytes",
+        )),
+    }
+}
+
+fn channel(text: &str) -> Result<Channel, FrameError> {
+    text.parse::<Channel>()
+        .map_err(|error| FrameError::new(ErrorCode::UnknownChannel, error.to_string()))
+}
+
+fn field(message: impl Into<String>) -> FrameError {
+    FrameError::new(ErrorCode::InvalidField, message)
+}
+
+fn fields<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, FrameError> {
+    serde_json::from_str(text).map_err(|error| malformed(&error))
+}
+
+/// Sentences of the JSON reader name fields and places, never values of the token: those are strings.
+fn malformed(error: &serde_json::Error) -> FrameError {
+    let code = match error.classify() {
+        serde_json::error::Category::Data => ErrorCode::InvalidField,
+        _ => ErrorCode::MalformedJson,
+    };
+    let message: String = error.to_string().chars().take(200).collect();
+    FrameError::new(code, message)
+}
+
+/// Whether brackets outside strings nest deeper than `most`; cheap enough to run before any parsing.
+fn deeper_than(bytes: &[u8], most: usize) -> bool {
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > most {
+                    return true;
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<ClientFrame, FrameError> {
+        parse(text.as_bytes(), &Limits::default())
+    }
+
+    fn refusal(text: &str) -> ErrorCode {
+        read(text).unwrap_err().code
+    }
+
+    #[test]
+    fn reads_every_frame() {
+        let auth = read(r#"{"type":"auth","token":"t","organizationId":"org_1","x":1}"#);
+        let expected = Auth {
+            token: "t".into(),
+            organization: Some("org_1".into()),
+        };
+        assert_eq!(auth, Ok(ClientFrame::Auth(expected)));
+        assert_eq!(read(r#"{"type":"pong"}"#), Ok(ClientFrame::Pong));
+        let Ok(ClientFrame::Ping { reference }) = read(r#"{"type":"ping","ref":17}"#) else {
+            panic!("no ping");
+        };
+        assert_eq!(reference.unwrap().as_json(), "17");
+        let Ok(ClientFrame::Subscribe(subscribe)) = read(
+            r#"{"type":"subscribe","ref":"a","channel":"org:1","events":["invalidations"],
+                "mode":"latest","cursor":"00000001-ff-z","tables":[{"table":"t","columns":["id"],
+                "filter":{"column":"n","op":"gt","value":12345678901234567890.5}}]}"#,
+        ) else {
+            panic!("no subscribe");
+        };
+        assert_eq!(subscribe.mode, Mode::Latest);
+        assert!(!subscribe.forms.changes && subscribe.forms.invalidations);
+        assert_eq!(subscribe.cursor.unwrap().to_string(), "00000001-ff-z");
+        assert!(subscribe.tables.unwrap()[0].filter.is_some());
+    }
+
+    #[test]
+    fn refuses_with_a_code() {
+        use ErrorCode as E;
+        for (text, code) in [
+            ("", E::MalformedJson),
+            ("{", E::MalformedJson),
+            ("[]", E::InvalidField),
+            ("{}", E::UnknownType),
+            (r#"{"type":"x"}"#, E::UnknownType),
+            (r#"{"type":7}"#, E::InvalidField),
+            (r#"{"type":"auth"}"#, E::InvalidField),
+            (r#"{"type":"ping","ref":{}}"#, E::InvalidField),
+            (
+                r#"{"type":"subscribe","channel":"room:1"}"#,
+                E::UnknownChannel,
+            ),
+            (
+                r#"{"type":"subscribe","channel":"org:1","cursor":"x"}"#,
+                E::InvalidCursor,
+            ),
+            (
+                r#"{"type":"subscribe","channel":"org:1","tables":[]}"#,
+                E::InvalidTables,
+            ),
+            (
+                r#"{"type":"subscribe","channel":"org:1","events":[]}"#,
+                E::InvalidField,
+            ),
+            (
+                r#"{"type":"subscribe","channel":"org:1","mode":"x"}"#,
+                E::InvalidField,
+            ),
+            (
+                r#"{"type":"subscribe","channel":"org:1","tables":[{"table":"t","filter":{}}]}"#,
+                E::InvalidFilter,
+            ),
+        ] {
+            assert_eq!(refusal(text), code, "{text}");
+        }
+        assert_eq!(refusal(&"[".repeat(17)), E::TooDeep);
+        assert_eq!(refusal(&" ".repeat(70_000)), E::TooLarge);
+    }
+
+    #[test]
+    fn an_error_keeps_the_ref_and_hides_the_token() {
+        let error = read(r#"{"type":"nonsense","ref":"r1"}"#).unwrap_err();
+        assert_eq!(error.reference.unwrap().as_json(), r#""r1""#);
+        let auth = read(r#"{"type":"auth","token":"sesame"}"#).unwrap();
+        assert!(!format!("{auth:?}").contains("sesame"));
+    }
+
+    #[test]
+    fn brackets_in_strings_do_not_count() {
+        assert!(!deeper_than(br#"{"a":"[[[[\"[[["}"#, 2));
+        assert!(deeper_than(b"[[[", 2));
+    }
+}
