@@ -1,0 +1,186 @@
+//! One organization's data as a subscriber rebuilds it from nothing but what the service sends.
+
+use std::collections::BTreeMap;
+
+use tokio_postgres::Client;
+
+use super::schema::Schema;
+use crate::harness::{
+    client::Frame,
+    json::{Row, row},
+};
+
+/// What a copy is made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Changes,
+    Invalidations,
+    Latest,
+}
+
+/// Record id to row, by table.
+pub type Rows = BTreeMap<String, BTreeMap<String, Row>>;
+
+/// The copy of one subscriber.
+pub struct Copy<'a> {
+    schema: &'a Schema,
+    organization: String,
+    pub rows: Rows,
+    /// Table-level events: how often the copy had to read a table as a whole.
+    pub reloads: usize,
+}
+
+impl<'a> Copy<'a> {
+    pub fn new(schema: &'a Schema, organization: &str) -> Self {
+        let rows = schema
+            .tables
+            .iter()
+            .map(|table| (table.name.clone(), BTreeMap::new()))
+            .collect();
+        Copy {
+            schema,
+            organization: organization.into(),
+            rows,
+            reloads: 0,
+        }
+    }
+
+    /// Applies one event; what it only points to is read through `database`, at once: promise 8 says
+    /// that the change is visible by now.
+    pub async fn apply(&mut self, event: &Frame, database: &Client) {
+        let name = event.table().to_owned();
+        let Some(table) = self
+            .schema
+            .tables
+            .iter()
+            .position(|table| table.name == name)
+        else {
+            panic!("an event of a table nobody tracks: {}", event.text);
+        };
+        if event.is("invalidate") {
+            match event.json["recordId"].as_str() {
+                Some(record) => {
+                    let found = self.read(database, table, Some(record)).await;
+                    let rows = self.rows.get_mut(&name).unwrap();
+                    rows.remove(record);
+                    rows.extend(found);
+                }
+                None => {
+                    self.reloads += 1;
+                    let found = self.read(database, table, None).await;
+                    self.rows.insert(name, found);
+                }
+            }
+            return;
+        }
+        assert!(event.is("postgres_changes"), "{}", event.text);
+        let rows = self.rows.get_mut(&name).unwrap();
+        let keys = self.schema.tables[table].key_columns();
+        let (new, old) = (event.new_row(), event.old_row());
+        let before = old.as_ref().map(|old| record_id(old, &keys));
+        match event.event_type() {
+            "INSERT" => {
+                assert!(old.is_none(), "an insert has no old row: {}", event.text);
+                let new = new.unwrap();
+                rows.insert(record_id(&new, &keys), new);
+            }
+            "UPDATE" => {
+                let new = new.unwrap();
+                let id = record_id(&new, &keys);
+                let base = before.and_then(|before| rows.remove(&before));
+                let mut merged = base.or_else(|| rows.remove(&id)).unwrap_or_default();
+                merged.extend(new);
+                rows.insert(id, merged);
+            }
+            "DELETE" => {
+                assert!(new.is_none(), "a delete has no new row: {}", event.text);
+                rows.remove(&before.unwrap());
+            }
+            other => panic!("unexpected event type {other}: {}", event.text),
+        }
+    }
+
+    /// What Postgres holds for the organization: one record or all.
+    pub async fn read(
+        &self,
+        database: &Client,
+        table: usize,
+        record: Option<&str>,
+    ) -> BTreeMap<String, Row> {
+        let id = self.schema.record_id(table, "t");
+        let sql = format!(
+            "SELECT {id}, row_to_json(t)::text FROM {} t WHERE {} = $1 AND ($2::text IS NULL OR {id} = $2)",
+            self.schema.tables[table].name,
+            self.schema.organization_of(table, "t"),
+        );
+        let rows = database
+            .query(&sql, &[&self.organization, &record])
+            .await
+            .unwrap();
+        rows.iter()
+            .map(|found| (found.get(0), row(found.get(1))))
+            .collect()
+    }
+
+    /// What Postgres holds for the organization in every table.
+    pub async fn truth(&self, database: &Client) -> Rows {
+        let mut rows = Rows::new();
+        for (i, table) in self.schema.tables.iter().enumerate() {
+            rows.insert(table.name.clone(), self.read(database, i, None).await);
+        }
+        rows
+    }
+}
+
+/// The record id of a row, from its key columns.
+fn record_id(row: &Row, keys: &[&str]) -> String {
+    let text = |key: &&str| {
+        let value = row
+            .get(*key)
+            .unwrap_or_else(|| panic!("no key column {key} in {row:?}"));
+        match serde_json::from_str::<String>(value) {
+            Ok(text) => text,
+            Err(_) => value.clone(),
+        }
+    };
+    match keys {
+        [one] => text(one),
+        several => {
+            let parts: Vec<String> = several
+                .iter()
+                .map(|key| serde_json::Value::from(text(key)).to_string())
+                .collect();
+            format!("[{}]", parts.join(","))
+        }
+    }
+}
+
+/// The first differences between a copy and the truth, for people.
+pub fn differences(copy: &Rows, truth: &Rows) -> Vec<String> {
+    let mut found = Vec::new();
+    for (table, expected) in truth {
+        let actual = &copy[table];
+        for (id, row) in expected {
+            match actual.get(id) {
+                None => found.push(format!("{table} {id}: missing; Postgres has {row:?}")),
+                Some(got) if got != row => {
+                    let columns: Vec<String> = row
+                        .iter()
+                        .filter(|(name, value)| got.get(*name) != Some(value))
+                        .map(|(name, value)| {
+                            format!("{name}: got {:?}, Postgres {value}", got.get(name))
+                        })
+                        .collect();
+                    found.push(format!("{table} {id}: {}", columns.join("; ")));
+                }
+                Some(_) => {}
+            }
+        }
+        for (id, row) in actual.iter().filter(|(id, _)| !expected.contains_key(*id)) {
+            found.push(format!(
+                "{table} {id}: not in Postgres (any more) but in the copy: {row:?}"
+            ));
+        }
+    }
+    found
+}

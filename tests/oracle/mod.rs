@@ -1,0 +1,228 @@
+//! The oracle test: random schemas, random transactions from several writers, several subscribers for
+//! each organization in every mode. What they make of the events must equal what each organization may
+//! see in Postgres.
+//!
+//! `ORACLE_SEED=<n>` repeats one round (its schema and statements; how writers overlap is up to the
+//! machine), `ORACLE_SECONDS` says for how long new rounds begin.
+
+mod copy;
+mod schema;
+mod values;
+mod writer;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use self::{
+    copy::{Copy, Mode, differences},
+    schema::{ORGANIZATIONS, Schema},
+    writer::Writer,
+};
+use crate::harness::{
+    client::{Client, PATIENCE},
+    from_env,
+    postgres::Database,
+    rng::Rng,
+    server::Server,
+    token,
+    world::{migrate, subscribe},
+};
+
+const WRITERS: u64 = 3;
+const TRANSACTIONS: usize = 40;
+const MODES: [Mode; 3] = [Mode::Changes, Mode::Invalidations, Mode::Latest];
+
+/// Says how to repeat the round when it panics.
+struct Seed(u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the oracle failed; repeat with ORACLE_SEED={}", self.0);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn oracle_what_subscribers_rebuild_equals_what_postgres_holds() {
+    if let Ok(seed) = std::env::var("ORACLE_SEED") {
+        return round(seed.parse().expect("ORACLE_SEED is a number")).await;
+    }
+    let seconds = from_env("ORACLE_SECONDS", 25);
+    let (begin, mut rounds) = (Instant::now(), 0);
+    while begin.elapsed() < Duration::from_secs(seconds) {
+        round(Rng::fresh_seed()).await;
+        rounds += 1;
+    }
+    eprintln!("{rounds} rounds");
+}
+
+async fn round(number: u64) {
+    let seed = Seed(number);
+    let mut rng = Rng::new(seed.0);
+    let schema = Arc::new(Schema::random(&mut rng));
+    let database = Database::fresh().await;
+    migrate(&database).await;
+    let sql = database.connect().await;
+    sql.exec(
+        "CREATE TABLE fences (id bigint PRIMARY KEY, organization_id text);
+         SELECT rowcast.track('fences', organization_column => 'organization_id')",
+    )
+    .await;
+    sql.exec(&schema.ddl()).await;
+    for organization in ORGANIZATIONS {
+        sql.execute(
+            "INSERT INTO rowcast.memberships VALUES ('u', $1, 'member')",
+            &[organization],
+        )
+        .await
+        .unwrap();
+    }
+    let server = Server::start(&database, &[]).await;
+    let mut subscribers = Vec::new();
+    for organization in ORGANIZATIONS {
+        for mode in MODES {
+            let (schema, database) = (schema.clone(), database.clone());
+            let address = server.public;
+            let mut client = Client::login(address, &token::session("u"), organization).await;
+            let options = match mode {
+                Mode::Changes => json!({}),
+                Mode::Invalidations => json!({ "events": ["invalidations"] }),
+                Mode::Latest => json!({ "mode": "latest" }),
+            };
+            let reply = client
+                .ask(subscribe(&format!("org:{organization}"), options))
+                .await;
+            assert!(reply.is("subscribed"), "{}", reply.text);
+            subscribers.push(tokio::spawn(async move {
+                follow(&schema, &database, client, organization, mode).await;
+            }));
+        }
+    }
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|_| {
+            let (schema, database, rng) = (schema.clone(), database.clone(), Rng::new(rng.next()));
+            tokio::spawn(async move {
+                let client = database.connect().await;
+                let mut writer = Writer::new(&schema, rng);
+                for _ in 0..TRANSACTIONS {
+                    writer.transaction(&client).await;
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    for (i, organization) in ORGANIZATIONS.iter().enumerate() {
+        sql.execute(
+            "INSERT INTO fences VALUES ($1, $2)",
+            &[&(i as i64), organization],
+        )
+        .await
+        .unwrap();
+    }
+    for subscriber in subscribers {
+        if let Err(error) = subscriber.await {
+            panic!("{error}\n{}", schema.ddl());
+        }
+    }
+    drop(server);
+    database.drop_slot().await;
+}
+
+/// One subscriber: applies events until the fence, then compares.
+async fn follow(
+    schema: &Schema,
+    database: &Database,
+    mut client: Client,
+    organization: &str,
+    mode: Mode,
+) {
+    let sql = database.connect().await;
+    let mut copy = Copy::new(schema, organization);
+    let mut history = Vec::new();
+    let mut fenced = false;
+    loop {
+        // What is coalesced may come a little after the fence: it has until it is right.
+        let patience = if fenced {
+            Duration::from_secs(5)
+        } else {
+            PATIENCE
+        };
+        match client.next(patience).await {
+            Ok(frame) if frame.table() == "fences" => fenced = true,
+            Ok(frame) if frame.is_event() => {
+                assert_eq!(
+                    frame.json["channel"],
+                    format!("org:{organization}"),
+                    "{}",
+                    frame.text
+                );
+                copy.apply(&frame, &sql).await;
+                history.push(frame);
+            }
+            Ok(_) => continue,
+            Err(end) if !fenced => panic!("{organization} {mode:?}: {end:?}"),
+            Err(_) => {}
+        }
+        if !fenced {
+            continue;
+        }
+        let wrong = differences(&copy.rows, &copy.truth(&sql).await);
+        if wrong.is_empty() {
+            break;
+        }
+        let last_chance = mode != Mode::Latest || client.next(Duration::ZERO).await.is_err();
+        assert!(
+            !last_chance,
+            "{organization} {mode:?}: {} differences after {} events:\n{}\nlast events of the first: {}",
+            wrong.len(),
+            history.len(),
+            wrong[..wrong.len().min(5)].join("\n"),
+            about(&wrong[0], &history)
+        );
+    }
+    if mode == Mode::Changes {
+        in_order(&history);
+    }
+}
+
+/// The last events of the table that a difference begins with.
+fn about(difference: &str, history: &[crate::harness::client::Frame]) -> String {
+    let table = difference.split(' ').next().unwrap_or_default();
+    let id = difference
+        .split(' ')
+        .nth(1)
+        .unwrap_or_default()
+        .trim_end_matches(':');
+    let texts: Vec<&str> = history
+        .iter()
+        .filter(|frame| frame.table() == table)
+        .filter(|frame| {
+            frame.json["recordId"].is_null() && frame.is("invalidate") || frame.text.contains(id)
+        })
+        .map(|frame| frame.text.as_str())
+        .collect();
+    texts[texts.len().saturating_sub(8)..].join("\n")
+}
+
+/// Promise 1: positions only grow. Cursors are opaque to clients; tests may know their parts.
+fn in_order(history: &[crate::harness::client::Frame]) {
+    let position = |frame: &crate::harness::client::Frame| {
+        let cursor: rowcast_model::Cursor = frame.text_of("cursor").parse().unwrap();
+        (cursor.epoch.0, cursor.commit_lsn.0, cursor.index)
+    };
+    for pair in history.windows(2) {
+        assert!(
+            position(&pair[0]) <= position(&pair[1]),
+            "{}\n{}",
+            pair[0].text,
+            pair[1].text
+        );
+    }
+}
