@@ -229,12 +229,12 @@ BEGIN
             CASE WHEN by_user THEN ', users' ELSE '' END, CASE WHEN by_user THEN ', u' ELSE '' END,
             CASE WHEN by_user THEN ' WHERE e.u IS NOT NULL' ELSE '' END) END;
 
-    tell := CASE WHEN moving IS NOT NULL THEN format(E'    IF across THEN\n        PERFORM rowcast.tell_across(%s, %L, %s, orgs, ids, users, old_orgs, old_ids, old_users, leaf, old_leaf);\n        RETURN NULL;\n    END IF;\n',
+    tell := CASE WHEN moving IS NOT NULL THEN format(E'    IF across THEN\n        PERFORM rowcast.tell_across(%s, %L, %L, orgs, ids, users, old_orgs, old_ids, old_users, leaf, old_leaf);\n        RETURN NULL;\n    END IF;\n',
             place, rule.storage, by_user) ELSE '' END
         || format(E'    IF bulk THEN\n        PERFORM rowcast.tell_bulk(%s, %L, %L, n, orgs);\n    ELSIF single THEN\n        %s\n    ELSE\n        %s\n    END IF;\n    RETURN NULL;',
             place, op, rule.storage, quick,
             CASE WHEN by_log THEN format('PERFORM rowcast.tell_by_log(%s, %L, orgs, old_orgs, users, old_users, ids);', rule.relid, op)
-                 ELSE format('PERFORM rowcast.tell_by_table(%s, %L, %s, orgs, ids, users, old_orgs, old_ids, old_users);', place, op, by_user) END);
+                 ELSE format('PERFORM rowcast.tell_by_table(%s, %L, %L, orgs, ids, users, old_orgs, old_ids, old_users);', place, op, by_user) END);
 
     body := E'DECLARE\n    n bigint; mapped bigint; lo text; hi text; orgs text[]; ids text[]; users text[];\n'
         '    old_mapped bigint; old_lo text; old_hi text; old_orgs text[]; old_ids text[]; old_users text[];\n'
