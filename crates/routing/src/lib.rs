@@ -8,13 +8,26 @@
 
 mod array_text;
 mod catalog;
+mod delivery;
 mod error;
+mod intern;
 pub mod json;
+mod live;
 mod membership;
+mod message;
+mod outbox;
+mod pairing;
+mod plan;
+mod plans;
+mod queue;
 mod record_id;
 mod router;
+mod rows;
 mod rule;
+mod statement;
 mod stats;
+mod table_event;
+mod transaction;
 
 pub use catalog::Catalog;
 pub use error::RoutingError;

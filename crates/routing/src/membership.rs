@@ -46,7 +46,9 @@ impl MembershipSource {
     ///
     /// # Errors
     /// When a column is missing or cannot be read.
-    pub fn from_text(get: &dyn Fn(&str) -> Option<&str>) -> Result<MembershipSource, RoutingError> {
+    pub fn from_text<'a>(
+        get: &dyn Fn(&str) -> Option<&'a str>,
+    ) -> Result<MembershipSource, RoutingError> {
         const TABLE: &str = "membership_source";
         let need = |column| {
             get(column)
@@ -92,7 +94,7 @@ impl MembershipSource {
     }
 
     /// The membership that a row of the table stands for.
-    pub fn change_from_text(&self, get: &dyn Fn(&str) -> Option<&str>) -> MembershipChange {
+    pub fn change_from_text<'a>(&self, get: &dyn Fn(&str) -> Option<&'a str>) -> MembershipChange {
         let now = match (get(&self.user_column), get(&self.organization_column)) {
             (Some(user), Some(org)) => {
                 let role = self.role_column.as_deref().and_then(get).map(Role::from);
@@ -107,7 +109,7 @@ impl MembershipSource {
     }
 
     /// The text that identifies a row of the table.
-    pub fn key_of(&self, get: &dyn Fn(&str) -> Option<&str>) -> Arc<str> {
+    pub fn key_of<'a>(&self, get: &dyn Fn(&str) -> Option<&'a str>) -> Arc<str> {
         join_key(
             self.key_columns
                 .iter()
@@ -121,7 +123,7 @@ impl MembershipSource {
 ///
 /// # Errors
 /// When the row has no id, or its roles are not an array.
-pub fn key_from_text(get: &dyn Fn(&str) -> Option<&str>) -> Result<KeyChange, RoutingError> {
+pub fn key_from_text<'a>(get: &dyn Fn(&str) -> Option<&'a str>) -> Result<KeyChange, RoutingError> {
     const TABLE: &str = "api_keys";
     let id = get("id").ok_or(RoutingError::Missing {
         table: TABLE,

@@ -83,7 +83,7 @@ impl TableRule {
     ///
     /// # Errors
     /// When a column is missing or cannot be read. Such a table must not be delivered.
-    pub fn from_text(get: &dyn Fn(&str) -> Option<&str>) -> Result<TableRule, RoutingError> {
+    pub fn from_text<'a>(get: &dyn Fn(&str) -> Option<&'a str>) -> Result<TableRule, RoutingError> {
         let raw: BTreeMap<&'static str, Box<str>> = COLUMNS
             .into_iter()
             .filter_map(|column| Some((column, get(column)?.into())))
@@ -244,7 +244,7 @@ fn masked(mask: Option<&str>) -> Result<Vec<Arc<str>>, RoutingError> {
 mod tests {
     use super::*;
 
-    fn read(pairs: &[(&str, &str)]) -> Result<TableRule, RoutingError> {
+    fn read<'a>(pairs: &'a [(&'a str, &'a str)]) -> Result<TableRule, RoutingError> {
         TableRule::from_text(&|column| {
             pairs
                 .iter()

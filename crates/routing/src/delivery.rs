@@ -1,0 +1,265 @@
+//! From a paired change to its events: audience, form and rows. Owns the decision what of a row is
+//! told to whom; it decides by the rule, the row and the table event, and by nothing else.
+
+use std::sync::Arc;
+
+use rowcast_model::{
+    Audience, Body, Cursor, Epoch, Operation, RoutedEvent, TableName, Timestamp, Topic, TxHeader,
+    UserId,
+};
+use smallvec::SmallVec;
+
+use crate::{
+    Detail, Stats, TableRule,
+    plan::{DataPlan, Row, Side},
+    queue::{Delivery, Target},
+    rows::Rows,
+};
+
+/// What all events of one transaction have in common.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head {
+    pub(crate) epoch: Epoch,
+    pub(crate) tx: TxHeader,
+}
+
+impl Head {
+    fn cursor(&self, index: u32) -> Cursor {
+        Cursor {
+            epoch: self.epoch,
+            commit_lsn: self.tx.commit_lsn,
+            index,
+        }
+    }
+
+    /// The position after the whole transaction.
+    pub(crate) fn end(&self) -> Cursor {
+        Cursor::after_commit(self.epoch, self.tx.commit_lsn)
+    }
+
+    /// When it committed.
+    pub(crate) fn time(&self) -> Timestamp {
+        self.tx.commit_time
+    }
+
+    /// An event without row data: of one record, or of the table.
+    pub(crate) fn invalidation(&self, index: u32, about: About<'_>) -> RoutedEvent {
+        RoutedEvent {
+            cursor: self.cursor(index),
+            commit_time: self.tx.commit_time,
+            topic: about.topic,
+            audience: about.audience,
+            table: about.table.clone(),
+            op: about.op,
+            record_id: about.record_id,
+            body: Body::Invalidate,
+            last: false,
+        }
+    }
+}
+
+/// What an invalidation is about.
+#[derive(Debug)]
+pub(crate) struct About<'a> {
+    pub(crate) topic: Topic,
+    pub(crate) audience: Audience,
+    pub(crate) table: &'a Arc<TableName>,
+    pub(crate) op: Operation,
+    pub(crate) record_id: Option<Arc<str>>,
+}
+
+/// Every member with one of the required roles: for events that say nothing of any row.
+pub(crate) fn members(rule: &TableRule) -> Audience {
+    Audience {
+        required_roles: rule.required_roles.clone(),
+        user: None,
+    }
+}
+
+/// Who may see an event of a row whose user is `user`; `None`: nobody.
+pub(crate) fn audience(rule: &TableRule, user: Option<UserId>) -> Option<Audience> {
+    if rule.user_column.is_some() && user.is_none() {
+        return None;
+    }
+    Some(Audience {
+        required_roles: rule.required_roles.clone(),
+        user: user.filter(|_| rule.user_column.is_some()),
+    })
+}
+
+/// The events of one change; usually one, two for a move.
+pub(crate) type Events = SmallVec<[RoutedEvent; 1]>;
+
+/// Works out the events of changes.
+#[derive(Debug, Default)]
+pub(crate) struct Deliverer {
+    rows: Rows,
+    text: Vec<u8>,
+}
+
+impl Deliverer {
+    /// The events of a paired change.
+    pub(crate) fn deliver(
+        &mut self,
+        head: Head,
+        index: u32,
+        plan: &DataPlan,
+        row: &Row,
+        delivery: Delivery,
+        stats: &mut Stats,
+    ) -> Events {
+        let mut events = Events::new();
+        let delivery = split_by_user(plan, row, delivery);
+        let mut step = Step {
+            head,
+            plan,
+            row,
+            stats,
+        };
+        match delivery {
+            Delivery::Here(target) => {
+                if row.op == Operation::Update && plan.touched_only_hidden(row) {
+                    return events;
+                }
+                let side = match row.op {
+                    Operation::Delete => Side::Old,
+                    _ => Side::New,
+                };
+                events.extend(self.one(&mut step, index, row.op, side, target, false));
+            }
+            Delivery::Moved { leave, enter } => {
+                let leave = leave.and_then(|target| {
+                    self.one(&mut step, index, Operation::Delete, Side::Old, target, true)
+                });
+                events.extend(leave);
+                // The arrival of a moved row has a position of its own.
+                let index = match row.op {
+                    Operation::Update => index.saturating_add(1),
+                    _ => index,
+                };
+                let enter = enter.and_then(|target| {
+                    self.one(&mut step, index, Operation::Insert, Side::New, target, true)
+                });
+                events.extend(enter);
+            }
+        }
+        events
+    }
+
+    fn one(
+        &mut self,
+        step: &mut Step<'_>,
+        index: u32,
+        op: Operation,
+        side: Side,
+        target: Target,
+        moved: bool,
+    ) -> Option<RoutedEvent> {
+        let Step {
+            head, plan, row, ..
+        } = *step;
+        let rule = &*plan.rule;
+        let stays = op == Operation::Update;
+        let wrong = plan.contradicts(row, side, target.org.as_str())
+            || (stays && plan.contradicts(row, Side::Old, target.org.as_str()));
+        if wrong {
+            step.stats.mismatched += 1;
+        }
+        let topic = Topic::Org(target.org);
+        if wrong || rule.detail == Detail::Table {
+            return Some(head.invalidation(
+                index,
+                About {
+                    topic,
+                    audience: members(rule),
+                    table: &plan.table,
+                    op,
+                    record_id: None,
+                },
+            ));
+        }
+        let user = match plan.own_user(row, side) {
+            Some(own) => own.map(|bytes| UserId::from(&*String::from_utf8_lossy(bytes))),
+            None => target.user,
+        };
+        let Some(audience) = audience(rule, user) else {
+            step.stats.unmapped += 1;
+            return None;
+        };
+        let text = &mut self.text;
+        let record_id = plan.with_record_id(row, side, |id| {
+            text.clear();
+            text.extend_from_slice(id);
+        });
+        let record_id = record_id.map(|()| match std::str::from_utf8(&self.text) {
+            Ok(id) => Arc::from(id),
+            Err(_) => Arc::from(&*String::from_utf8_lossy(&self.text)),
+        });
+        let body = match rule.detail {
+            Detail::Rows => self.body(plan, row, op, moved),
+            Detail::Records | Detail::Table => Body::Invalidate,
+        };
+        Some(RoutedEvent {
+            cursor: head.cursor(index),
+            commit_time: head.tx.commit_time,
+            topic,
+            audience,
+            table: plan.table.clone(),
+            op,
+            record_id,
+            body,
+            last: false,
+        })
+    }
+
+    fn body(&mut self, plan: &DataPlan, row: &Row, op: Operation, moved: bool) -> Body {
+        let nothing = plan.none_unchanged.clone();
+        match op {
+            Operation::Insert | Operation::Update => {
+                let (new, unchanged) = self.rows.new_row(plan, row);
+                let old = (op == Operation::Update).then(|| self.rows.old_row(plan, row));
+                Body::Change {
+                    new: Some(new),
+                    old,
+                    unchanged,
+                }
+            }
+            Operation::Delete | Operation::Truncate => {
+                let old = match moved {
+                    true => self.rows.key_row(plan, row),
+                    false => self.rows.old_row(plan, row),
+                };
+                Body::Change {
+                    new: None,
+                    old: Some(old),
+                    unchanged: nothing,
+                }
+            }
+        }
+    }
+}
+
+struct Step<'a> {
+    head: Head,
+    plan: &'a DataPlan,
+    row: &'a Row,
+    stats: &'a mut Stats,
+}
+
+/// A row that stays in its organization but goes to another user is a move too, whether or not the
+/// table event says so.
+fn split_by_user(plan: &DataPlan, row: &Row, delivery: Delivery) -> Delivery {
+    let Delivery::Here(target) = &delivery else {
+        return delivery;
+    };
+    if row.op != Operation::Update || plan.rule.user_column.is_none() {
+        return delivery;
+    }
+    match (plan.own_user(row, Side::Old), plan.own_user(row, Side::New)) {
+        (Some(before), Some(now)) if before != now => Delivery::Moved {
+            leave: before.is_some().then(|| target.clone()),
+            enter: now.is_some().then(|| target.clone()),
+        },
+        _ => delivery,
+    }
+}

@@ -1,0 +1,269 @@
+//! The events of a transaction on their way out, in order. Owns the `last` flag and the cutting of a
+//! large transaction into batches.
+//!
+//! An event may be the last of its topic until the next one of that topic comes. A transaction that
+//! fits into one batch leaves in the order of the log. Of a larger one, each batch holds back the
+//! latest event of every topic: on a topic the order stays, between topics it may not.
+
+use rowcast_model::{Audience, Batch, Body, HubOp, Operation, RoutedEvent, TableName, Topic};
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use crate::{
+    delivery::{About, Head},
+    rows::compact,
+};
+
+type Map<V> = HashMap<Topic, V, foldhash::fast::FixedState>;
+
+/// What is remembered of a topic whose latest event had to leave early.
+#[derive(Debug)]
+struct Open {
+    table: Arc<TableName>,
+    op: Operation,
+    audience: Audience,
+}
+
+/// Memory of a topic in a map.
+const TOPIC_BYTES: usize = 160;
+
+/// Events of one transaction that have not left yet.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    ops: Vec<HubOp>,
+    bytes: usize,
+    /// Where in `ops` the latest event of each topic is, except that of `recent`.
+    latest: Map<usize>,
+    recent: Option<(Topic, usize)>,
+    /// The latest event of topics that have none in `ops`.
+    kept: Map<RoutedEvent>,
+    kept_bytes: usize,
+    /// Topics whose latest event left without being called the last.
+    open: Map<Open>,
+    /// Positions up to here came in already.
+    pub(crate) upto: Option<u32>,
+    /// Something left or waits to leave.
+    pub(crate) used: bool,
+    finished: bool,
+}
+
+/// Bytes that an operation keeps.
+pub(crate) fn op_bytes(op: &HubOp) -> usize {
+    let more = match op {
+        HubOp::Event(event) => event_bytes(event),
+        HubOp::Membership(change) => change.key.len() + 128,
+        HubOp::ApiKey(change) => change.id.len() + 256,
+        _ => 0,
+    };
+    size_of::<HubOp>() + more
+}
+
+fn event_bytes(event: &RoutedEvent) -> usize {
+    let rows = match &event.body {
+        Body::Change { new, old, .. } => [new, old]
+            .into_iter()
+            .flatten()
+            .map(rowcast_model::JsonRow::cost)
+            .sum(),
+        Body::Invalidate => 0,
+    };
+    rows + event.record_id.as_ref().map_or(0, |id| id.len() + 16)
+}
+
+impl Outbox {
+    /// Bytes held.
+    pub(crate) fn held(&self) -> usize {
+        self.bytes + self.kept_bytes + (self.latest.len() + self.open.len()) * TOPIC_BYTES
+    }
+
+    /// Whether a batch is due.
+    pub(crate) fn is_full(&self, batch_bytes: usize) -> bool {
+        self.bytes >= batch_bytes
+    }
+
+    /// Takes in what comes next.
+    pub(crate) fn push(&mut self, op: HubOp) {
+        self.used = true;
+        if let HubOp::Event(event) = &op {
+            self.note(event.topic.clone());
+        }
+        self.bytes += op_bytes(&op);
+        self.ops.push(op);
+    }
+
+    /// Notes that the next event is the latest of this topic.
+    fn note(&mut self, topic: Topic) {
+        if let Some((recent, at)) = &mut self.recent
+            && *recent == topic
+        {
+            *at = self.ops.len();
+            return;
+        }
+        self.flush_recent();
+        if !self.kept.is_empty()
+            && let Some(event) = self.kept.remove(&topic)
+        {
+            let op = HubOp::Event(event);
+            let bytes = op_bytes(&op);
+            self.kept_bytes -= bytes + TOPIC_BYTES;
+            self.bytes += bytes;
+            self.ops.push(op);
+        }
+        self.open.remove(&topic);
+        self.recent = Some((topic, self.ops.len()));
+    }
+
+    fn flush_recent(&mut self) {
+        if let Some((topic, at)) = self.recent.take() {
+            self.latest.insert(topic, at);
+        }
+    }
+
+    /// Hands out what is there, holding back the latest event of each topic, within `keep_bytes`.
+    pub(crate) fn cut(&mut self, keep_bytes: usize) -> Vec<HubOp> {
+        self.flush_recent();
+        let mut out = Vec::with_capacity(self.ops.len());
+        for (at, op) in std::mem::take(&mut self.ops).into_iter().enumerate() {
+            match op {
+                HubOp::Event(event) if self.latest.get(&event.topic) == Some(&at) => {
+                    self.keep(event);
+                }
+                other => out.push(other),
+            }
+        }
+        self.latest.clear();
+        self.bytes = 0;
+        if self.kept_bytes > keep_bytes {
+            self.release(&mut out, keep_bytes);
+        }
+        out
+    }
+
+    fn keep(&mut self, mut event: RoutedEvent) {
+        // Its JSON shares memory with that of other rows: that must not be kept for its sake.
+        if let Body::Change { new, old, .. } = &mut event.body {
+            for row in [new, old].into_iter().flatten() {
+                *row = compact(row);
+            }
+        }
+        let op = HubOp::Event(event);
+        self.kept_bytes += op_bytes(&op) + TOPIC_BYTES;
+        if let HubOp::Event(event) = op {
+            self.kept.insert(event.topic.clone(), event);
+        }
+    }
+
+    /// Too many topics: lets the older half of what is held back go, and closes those topics at the
+    /// end. When even remembering them is too much, their end is told by the commit alone.
+    fn release(&mut self, out: &mut Vec<HubOp>, keep_bytes: usize) {
+        let mut kept: Vec<RoutedEvent> = std::mem::take(&mut self.kept).into_values().collect();
+        self.kept_bytes = 0;
+        kept.sort_by_key(|event| event.cursor.index);
+        let later = kept.split_off(kept.len().div_ceil(2));
+        for event in kept {
+            if self.open.len() * TOPIC_BYTES < keep_bytes {
+                let open = Open {
+                    table: event.table.clone(),
+                    op: event.op,
+                    audience: event.audience.clone(),
+                };
+                self.open.insert(event.topic.clone(), open);
+            }
+            out.push(HubOp::Event(event));
+        }
+        for event in later {
+            let op_bytes = size_of::<HubOp>() + event_bytes(&event) + TOPIC_BYTES;
+            self.kept_bytes += op_bytes;
+            self.kept.insert(event.topic.clone(), event);
+        }
+    }
+
+    /// The transaction is complete at `index`: nothing is held back any more.
+    pub(crate) fn finish(&mut self, head: Head, index: u32) {
+        self.finished = true;
+        if !self.used {
+            return;
+        }
+        self.flush_recent();
+        for (_, at) in self.latest.drain() {
+            if let Some(HubOp::Event(event)) = self.ops.get_mut(at) {
+                event.last = true;
+            }
+        }
+        if !self.kept.is_empty() || !self.open.is_empty() {
+            let mut kept: Vec<RoutedEvent> = self.kept.drain().map(|(_, event)| event).collect();
+            kept.sort_by_key(|event| event.cursor.index);
+            let kept = kept.into_iter().map(|mut event| {
+                event.last = true;
+                HubOp::Event(event)
+            });
+            self.ops.splice(0..0, kept);
+            self.kept_bytes = 0;
+            let mut open: Vec<(Topic, Open)> = self.open.drain().collect();
+            open.sort_by(|(a, _), (b, _)| topic_text(a).cmp(topic_text(b)));
+            for (topic, open) in open {
+                let about = About {
+                    topic,
+                    audience: Audience {
+                        user: None,
+                        ..open.audience
+                    },
+                    table: &open.table,
+                    op: open.op,
+                    record_id: None,
+                };
+                let mut event = head.invalidation(index, about);
+                event.last = true;
+                self.ops.push(HubOp::Event(event));
+            }
+        }
+        self.ops.push(HubOp::Commit {
+            cursor: head.end(),
+            commit_time: head.time(),
+        });
+    }
+
+    /// After [`Outbox::finish`]: the next part of about `batch_bytes`, and whether it is the last.
+    pub(crate) fn rest(&mut self, batch_bytes: usize) -> (Vec<HubOp>, bool) {
+        let mut bytes = 0;
+        let fits = self
+            .ops
+            .iter()
+            .position(|op| {
+                bytes += op_bytes(op);
+                bytes >= batch_bytes
+            })
+            .map_or(self.ops.len(), |at| at + 1);
+        if fits + 1 >= self.ops.len() {
+            self.bytes = 0;
+            return (std::mem::take(&mut self.ops), true);
+        }
+        let later = self.ops.split_off(fits);
+        let now = std::mem::replace(&mut self.ops, later);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        (now, false)
+    }
+
+    /// Whether [`Outbox::finish`] was called.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished
+    }
+}
+
+fn topic_text(topic: &Topic) -> &str {
+    match topic {
+        Topic::Org(org) => org.as_str(),
+        Topic::AllOrgs => "",
+    }
+}
+
+/// A batch of these operations.
+pub(crate) fn batch(xid: Option<u32>, ops: Vec<HubOp>) -> Batch {
+    Batch {
+        xid,
+        bytes: ops.iter().map(op_bytes).sum(),
+        ops,
+        ack: None,
+    }
+}
