@@ -1,1 +1,36 @@
-//! placeholder
+//! Who hears what: subscriptions, memberships, and the bytes on their way to the sockets.
+//!
+//! Owns the channels of all connections, the directory of members and API keys, the decision who may
+//! see an event ([`may_see`]), encoding once per class of subscribers, and a bounded outbox for each
+//! socket. Promises: events leave in log order and one way for each connection, so a reply never
+//! overtakes an event; a membership ends at its place in the log; nothing here waits for a socket;
+//! memory is bounded in bytes by [`HubLimits`].
+//!
+//! Locks, in this order and never across an await: the press (one publisher), the state, an outbox.
+
+mod classes;
+mod connection;
+mod directory;
+mod error;
+mod hub;
+mod identity;
+mod latest;
+mod limits;
+mod membership;
+mod metrics;
+mod outbox;
+mod publish;
+mod resume;
+mod stage;
+mod state;
+mod subscribe;
+mod topics;
+
+pub use connection::{Connection, Work};
+pub use directory::ApiKey;
+pub use error::HubError;
+pub use hub::{Hub, Subscribed};
+pub use identity::{Auth, Grant, Identity, may_see};
+pub use limits::HubLimits;
+pub use outbox::Sink;
+pub use rowcast_wire::Subscribe as Subscription;

@@ -1,0 +1,146 @@
+//! Classes of subscribers for which an event has the same bytes. Owns their identity and what they
+//! have encoded: each event once.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use rowcast_model::{OrgId, RoutedEvent, Topic};
+use rowcast_wire::{Columns, EventClass, Forms, Frame, Mode, encode_event, encode_event_into};
+use slab::Slab;
+
+use crate::stage::{Pen, Stage, Stretch};
+
+/// The number of a class.
+pub(crate) type ClassId = u32;
+
+/// What tells classes apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ClassKey {
+    /// The channel's name.
+    pub channel: Arc<str>,
+    /// The organization whose events it carries; none for a channel over several.
+    pub organization: Option<OrgId>,
+    pub forms: Forms,
+    pub columns: Option<Columns>,
+    pub mode: Mode,
+}
+
+pub(crate) struct Class {
+    key: ClassKey,
+    /// Subscriptions, or parts of them, in this class.
+    users: usize,
+    pen: Pen,
+    /// Number of the step whose frame `stretch` is.
+    step: u64,
+    stretch: Stretch,
+    /// For subscribers of the latest: the frame by itself.
+    held: Option<(u64, Frame)>,
+}
+
+#[derive(Default)]
+pub(crate) struct Classes {
+    classes: Slab<Class>,
+    by_key: HashMap<ClassKey, ClassId, foldhash::fast::RandomState>,
+}
+
+impl Class {
+    /// Whether the mark of a transaction's last event is true on this channel.
+    fn marks_last(&self, event: &RoutedEvent) -> bool {
+        self.key.organization.is_some()
+            && self.key.mode == Mode::All
+            && matches!(event.topic, Topic::Org(_))
+    }
+
+    /// Whether a subscriber of this class knows from this event that the transaction is complete.
+    pub(crate) fn completes(&self, event: &RoutedEvent) -> bool {
+        event.last && self.marks_last(event)
+    }
+
+    fn encoding(&self, event: &RoutedEvent) -> EventClass<'_> {
+        EventClass {
+            channel: &self.key.channel,
+            organization: self.key.organization.as_ref().map_or("", OrgId::as_str),
+            forms: self.key.forms,
+            columns: self.key.columns.as_deref(),
+            mark_last: self.marks_last(event),
+        }
+    }
+
+    /// The frame of an event, encoded at its first use in this step.
+    pub(crate) fn event(&mut self, step: u64, event: &RoutedEvent, stage: &mut Stage) -> &Stretch {
+        if self.step != step {
+            let mut pen = self.pen;
+            let class = self.encoding(event);
+            self.stretch = stage.write(&mut pen, |out| encode_event_into(out, event, &class));
+            self.pen = pen;
+            self.step = step;
+        }
+        &self.stretch
+    }
+
+    /// The same by itself, to be held back.
+    pub(crate) fn event_alone(&mut self, step: u64, event: &RoutedEvent) -> Frame {
+        match &self.held {
+            Some((of, frame)) if *of == step => frame.clone(),
+            _ => {
+                let frame = encode_event(event, &self.encoding(event));
+                self.held = Some((step, frame.clone()));
+                frame
+            }
+        }
+    }
+
+    /// Some other frame that is the same for the whole class, made at its first use in this step.
+    pub(crate) fn news(
+        &mut self,
+        step: u64,
+        stage: &mut Stage,
+        frame: impl FnOnce(&str) -> Frame,
+    ) -> &Stretch {
+        if self.step != step {
+            let frame = frame(&self.key.channel);
+            self.stretch = stage.write(&mut self.pen, |out| out.extend_from_slice(&frame));
+            self.step = step;
+        }
+        &self.stretch
+    }
+}
+
+impl Classes {
+    /// The class with this key, counted once more.
+    pub(crate) fn join(&mut self, key: ClassKey) -> ClassId {
+        if let Some(id) = self.by_key.get(&key) {
+            if let Some(class) = self.classes.get_mut(*id as usize) {
+                class.users += 1;
+            }
+            return *id;
+        }
+        let id = self.classes.insert(Class {
+            key: key.clone(),
+            users: 1,
+            pen: Pen::default(),
+            step: 0,
+            stretch: Stretch::default(),
+            held: None,
+        });
+        let id = ClassId::try_from(id).unwrap_or(ClassId::MAX);
+        self.by_key.insert(key, id);
+        id
+    }
+
+    /// Ends one use of a class.
+    pub(crate) fn leave(&mut self, id: ClassId) {
+        let Some(class) = self.classes.get_mut(id as usize) else {
+            return;
+        };
+        class.users -= 1;
+        if class.users == 0 {
+            let class = self.classes.remove(id as usize);
+            self.by_key.remove(&class.key);
+        }
+    }
+
+    pub(crate) fn get(&mut self, id: ClassId) -> Option<&mut Class> {
+        self.classes.get_mut(id as usize)
+    }
+}

@@ -1,0 +1,177 @@
+//! Who is a member where, and which API keys there are, as the log says. No IO, no decisions.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use rowcast_model::{KeyChange, MembershipChange, OrgId, Role, UserId};
+use smallvec::SmallVec;
+
+/// The role of a membership whose row names none.
+const DEFAULT_ROLE: &str = "member";
+
+/// An API key; the hash is what the caller compares, in constant time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiKey {
+    /// Its id.
+    pub id: Arc<str>,
+    /// Hex SHA-256 of the full key.
+    pub hash: Arc<str>,
+    /// Its organization.
+    pub organization: OrgId,
+    /// Its roles.
+    pub roles: Arc<[Role]>,
+}
+
+struct Member {
+    key: Arc<str>,
+    organization: OrgId,
+    role: Role,
+}
+
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// A user and one of his organizations.
+pub(crate) type Pair = (UserId, OrgId);
+
+#[derive(Default)]
+pub(crate) struct Directory {
+    /// Row of the membership table to the user it speaks of.
+    rows: Map<Arc<str>, UserId>,
+    members: Map<UserId, SmallVec<[Member; 1]>>,
+    keys: Map<Arc<str>, Arc<ApiKey>>,
+    by_hash: Map<Arc<str>, Arc<str>>,
+}
+
+impl Directory {
+    /// Roles of a user in an organization; empty when no member.
+    pub(crate) fn roles(&self, user: &UserId, organization: &OrgId) -> SmallVec<[Role; 2]> {
+        let mut roles: SmallVec<[Role; 2]> = self
+            .members
+            .get(user)
+            .into_iter()
+            .flatten()
+            .filter(|member| member.organization == *organization)
+            .map(|member| member.role.clone())
+            .collect();
+        roles.sort_unstable();
+        roles.dedup();
+        roles
+    }
+
+    /// Organizations of a user, sorted.
+    pub(crate) fn organizations(&self, user: &UserId) -> Vec<OrgId> {
+        let members = self.members.get(user).into_iter().flatten();
+        let mut organizations: Vec<OrgId> =
+            members.map(|member| member.organization.clone()).collect();
+        organizations.sort_unstable();
+        organizations.dedup();
+        organizations
+    }
+
+    /// The pairs whose roles a change may touch.
+    pub(crate) fn touched(&self, change: &MembershipChange) -> SmallVec<[Pair; 2]> {
+        let mut pairs = SmallVec::new();
+        if let Some(user) = self.rows.get(&change.key) {
+            let members = self.members.get(user).into_iter().flatten();
+            pairs.extend(
+                members
+                    .filter(|member| member.key == change.key)
+                    .map(|member| (user.clone(), member.organization.clone())),
+            );
+        }
+        if let Some((user, organization, _)) = &change.now {
+            let pair = (user.clone(), organization.clone());
+            if !pairs.contains(&pair) {
+                pairs.push(pair);
+            }
+        }
+        pairs
+    }
+
+    pub(crate) fn apply(&mut self, change: MembershipChange) {
+        if let Some(user) = self.rows.remove(&change.key)
+            && let Some(members) = self.members.get_mut(&user)
+        {
+            members.retain(|member| member.key != change.key);
+            if members.is_empty() {
+                self.members.remove(&user);
+            }
+        }
+        if let Some((user, organization, role)) = change.now {
+            self.rows.insert(change.key.clone(), user.clone());
+            self.members.entry(user).or_default().push(Member {
+                key: change.key,
+                organization,
+                role: role.unwrap_or_else(|| DEFAULT_ROLE.into()),
+            });
+        }
+    }
+
+    pub(crate) fn clear_members(&mut self) {
+        self.rows = Map::default();
+        self.members = Map::default();
+    }
+
+    pub(crate) fn key(&self, id: &str) -> Option<&Arc<ApiKey>> {
+        self.keys.get(id)
+    }
+
+    pub(crate) fn key_by_hash(&self, hash: &str) -> Option<&Arc<ApiKey>> {
+        self.keys.get(self.by_hash.get(hash)?)
+    }
+
+    pub(crate) fn apply_key(&mut self, change: KeyChange) {
+        if let Some(old) = self.keys.remove(&change.id) {
+            self.by_hash.remove(&old.hash);
+        }
+        if let Some((hash, organization, mut roles)) = change.now {
+            roles.sort_unstable();
+            roles.dedup();
+            let key = ApiKey {
+                id: change.id.clone(),
+                hash: hash.clone(),
+                organization,
+                roles: roles.into(),
+            };
+            self.by_hash.insert(hash, change.id.clone());
+            self.keys.insert(change.id, Arc::new(key));
+        }
+    }
+
+    pub(crate) fn clear_keys(&mut self) {
+        self.keys = Map::default();
+        self.by_hash = Map::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(key: &str, now: Option<(&str, &str, Option<&str>)>) -> MembershipChange {
+        MembershipChange {
+            key: key.into(),
+            now: now.map(|(user, org, role)| (user.into(), org.into(), role.map(Role::from))),
+        }
+    }
+
+    #[test]
+    fn several_rows_give_several_roles() {
+        let mut directory = Directory::default();
+        let (anna, acme) = (UserId::from("anna"), OrgId::from("acme"));
+        directory.apply(change("1", Some(("anna", "acme", Some("admin")))));
+        directory.apply(change("2", Some(("anna", "acme", None))));
+        assert_eq!(
+            directory.roles(&anna, &acme).as_slice(),
+            ["admin".into(), "member".into()]
+        );
+        directory.apply(change("1", None));
+        assert_eq!(directory.roles(&anna, &acme).as_slice(), ["member".into()]);
+        // The row now speaks of somebody else: both pairs are touched.
+        let moved = change("2", Some(("bert", "acme", None)));
+        assert_eq!(directory.touched(&moved).len(), 2);
+        directory.apply(moved);
+        assert!(directory.roles(&anna, &acme).is_empty());
+        assert_eq!(directory.organizations(&"bert".into()), [acme]);
+    }
+}

@@ -1,0 +1,247 @@
+//! The hub's front: what the publisher and the gateway call. Owns the locks, decides nothing.
+
+use std::{
+    sync::{Arc, atomic::AtomicUsize},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use parking_lot::{Mutex, MutexGuard};
+use prometheus_client::registry::Registry;
+use rowcast_model::{Batch, Channel, Cursor, OrgId, Role, Timestamp};
+use rowcast_wire::Ref;
+
+use crate::{
+    ApiKey, Auth, Connection, HubError, HubLimits, Identity, Sink, Subscription,
+    connection::Shared,
+    metrics::Metrics,
+    outbox::Budget,
+    stage::{Mark, Stage},
+    state::{Conn, State},
+};
+
+/// Bytes staged before they are written in the middle of a batch.
+const STAGE_BYTES: usize = 4 << 20;
+
+/// What a subscribe came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Subscribed {
+    /// Everything after this position is delivered.
+    pub cursor: Cursor,
+    /// Tells this subscription from every other one, for [`Hub::unsubscribe`].
+    pub generation: u64,
+    /// Why the subscriber was told to read everything again, if it was.
+    pub resync: Option<&'static str>,
+}
+
+/// All channels, connections and members of one process.
+pub struct Hub {
+    press: Mutex<Stage>,
+    state: Mutex<State>,
+    shared: Arc<Shared>,
+}
+
+impl Hub {
+    /// An empty hub; its metrics go to `registry`.
+    pub fn new(limits: HubLimits, registry: &mut Registry) -> Hub {
+        let metrics = Metrics::register(registry);
+        Hub {
+            press: Mutex::default(),
+            state: Mutex::new(State::new(limits)),
+            shared: Arc::new(Shared {
+                budget: Budget {
+                    limit: limits.total_outbox_bytes,
+                    used: AtomicUsize::new(0),
+                    slow: metrics.slow_closes.clone(),
+                },
+                outbox_bytes: limits.outbox_bytes,
+                latest_bytes: limits.latest_bytes,
+                metrics,
+            }),
+        }
+    }
+
+    /// Takes the steps of a batch and writes what comes of them. Never waits for a socket; takes some
+    /// microseconds for each socket that gets something, so call it where that is no harm. Batches must
+    /// come one after the other, in log order.
+    pub fn publish(&self, batch: Batch) {
+        let mut stage = self.press.lock();
+        stage.begin();
+        let mut events = 0;
+        let mut state = self.state.lock();
+        for op in batch.ops {
+            events += u64::from(matches!(op, rowcast_model::HubOp::Event(_)));
+            state.step(op, &mut stage);
+            if stage.bytes() > STAGE_BYTES {
+                MutexGuard::unlocked(&mut state, || stage.flush(&self.shared, now));
+            } else {
+                // Whoever wants to subscribe goes first.
+                MutexGuard::bump(&mut state);
+            }
+        }
+        self.note_subscriptions(&state);
+        drop(state);
+        stage.flush(&self.shared, now);
+        self.shared.metrics.events.inc_by(events);
+    }
+
+    /// The position of what was published last.
+    pub fn position(&self) -> Cursor {
+        self.state.lock().position()
+    }
+
+    /// Registers an authenticated socket. It gets nothing before it subscribes.
+    pub fn connect(&self, identity: Identity, sink: Arc<dyn Sink>) -> Arc<Connection> {
+        let mut state = self.state.lock();
+        let id = state.next_connection;
+        state.next_connection += 1;
+        let entry = state.conns.vacant_entry();
+        let slot = u32::try_from(entry.key()).unwrap_or(u32::MAX);
+        let connection = Arc::new(Connection::new(id, slot, sink, self.shared.clone()));
+        entry.insert(Conn {
+            connection: connection.clone(),
+            identity: identity.clone(),
+            subs: smallvec::SmallVec::new(),
+            mark: Mark::default(),
+        });
+        match identity.auth {
+            Auth::Session { .. } => state.by_user.entry(identity.user).or_default().push(slot),
+            Auth::ApiKey { id } => state.by_key.entry(id).or_default().push(slot),
+        }
+        self.shared.metrics.connections.inc();
+        connection
+    }
+
+    /// Forgets a connection with all its subscriptions, and gives back what waited for it. Must be
+    /// called once the socket is gone; calling it again does nothing.
+    pub fn disconnect(&self, connection: &Connection) {
+        let mut state = self.state.lock();
+        let Some(conn) = state.conn(connection) else {
+            return;
+        };
+        let (subs, identity) = (conn.subs.clone(), conn.identity.clone());
+        for id in subs {
+            state.remove_sub(id);
+        }
+        state.conns.try_remove(connection.slot as usize);
+        let slot = connection.slot;
+        match &identity.auth {
+            Auth::Session { .. } => forget(&mut state.by_user, &identity.user, slot),
+            Auth::ApiKey { id } => forget(&mut state.by_key, id, slot),
+        }
+        self.note_subscriptions(&state);
+        drop(state);
+        connection.abandon();
+        self.shared.metrics.connections.dec();
+    }
+
+    /// Subscribes to a channel, in place of an earlier subscription to it. The `subscribed` reply, and a
+    /// `resync` if the cursor cannot be gone on from, are sent to the connection before this returns.
+    ///
+    /// # Errors
+    /// [`HubError`] when the channel, a table or a filter is refused; nothing was sent then, and an
+    /// earlier subscription is as it was.
+    pub fn subscribe(
+        &self,
+        connection: &Arc<Connection>,
+        subscription: Subscription,
+    ) -> Result<Subscribed, HubError> {
+        let mut state = self.state.lock();
+        let result = state.subscribe(connection, subscription);
+        self.note_subscriptions(&state);
+        drop(state);
+        connection.pump();
+        result
+    }
+
+    /// Ends a subscription and sends the `unsubscribed` reply. With a generation only that subscription,
+    /// not a fresher one to the same channel.
+    ///
+    /// # Errors
+    /// [`HubError::NotSubscribed`] when there is none.
+    pub fn unsubscribe(
+        &self,
+        connection: &Arc<Connection>,
+        channel: &Channel,
+        generation: Option<u64>,
+        reference: Option<&Ref>,
+    ) -> Result<(), HubError> {
+        let mut state = self.state.lock();
+        let result = state.unsubscribe(connection, channel, generation, reference);
+        self.note_subscriptions(&state);
+        drop(state);
+        connection.pump();
+        result
+    }
+
+    /// Takes the identity of a refreshed token; subscriptions that it no longer allows end.
+    ///
+    /// # Errors
+    /// [`HubError::UserChanged`] when it is of somebody else.
+    pub fn renew(&self, connection: &Arc<Connection>, identity: Identity) -> Result<(), HubError> {
+        let result = self.state.lock().renew(connection, identity);
+        connection.pump();
+        result
+    }
+
+    /// Roles of somebody in an organization, sorted; `None`: no member.
+    pub fn roles(&self, identity: &Identity, organization: &OrgId) -> Option<Vec<Role>> {
+        let grant = self.state.lock().grant(identity, organization)?;
+        Some(grant.roles.to_vec())
+    }
+
+    /// Organizations that somebody may subscribe to, sorted.
+    pub fn organizations(&self, identity: &Identity) -> Vec<OrgId> {
+        self.state.lock().organizations(identity)
+    }
+
+    /// The API key with this id. The caller compares the hash in constant time.
+    pub fn api_key(&self, id: &str) -> Option<Arc<ApiKey>> {
+        self.state.lock().directory.key(id).cloned()
+    }
+
+    /// The API key with this hex SHA-256. The caller compares the hash again, in constant time.
+    pub fn api_key_by_hash(&self, hash: &str) -> Option<Arc<ApiKey>> {
+        self.state.lock().directory.key_by_hash(hash).cloned()
+    }
+
+    /// Number of connections.
+    pub fn connections(&self) -> usize {
+        self.state.lock().conns.len()
+    }
+
+    /// Closes every connection with this code.
+    pub fn close_all(&self, code: rowcast_wire::CloseCode) {
+        let connections: Vec<Arc<Connection>> = {
+            let state = self.state.lock();
+            let all = state.conns.iter();
+            all.map(|(_, conn)| conn.connection.clone()).collect()
+        };
+        for connection in connections {
+            connection.close(code);
+        }
+    }
+
+    fn note_subscriptions(&self, state: &State) {
+        let count = i64::try_from(state.subs.len()).unwrap_or(i64::MAX);
+        self.shared.metrics.subscriptions.set(count);
+    }
+}
+
+fn forget<K: Eq + std::hash::Hash>(
+    map: &mut crate::state::Map<K, smallvec::SmallVec<[u32; 2]>>,
+    key: &K,
+    slot: u32,
+) {
+    if let Some(slots) = map.get_mut(key) {
+        slots.retain(|other| *other != slot);
+        if slots.is_empty() {
+            map.remove(key);
+        }
+    }
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let micros = since.map_or(0, |since| since.as_micros());
+    Timestamp(i64::try_from(micros).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,166 @@
+//! What a change of a membership or an API key does to open connections, at its place in the log.
+
+use std::sync::Arc;
+
+use rowcast_model::{KeyChange, MembershipChange, OrgId, Role};
+use rowcast_wire::{CloseCode, Frame, server};
+use smallvec::SmallVec;
+
+use crate::{
+    Auth, Connection, HubError, Identity,
+    stage::Stage,
+    state::{Conn, State},
+};
+
+/// Why a subscription ended by itself.
+const REMOVED: &str = "membership_removed";
+
+impl State {
+    pub(crate) fn change_membership(&mut self, change: MembershipChange, stage: &mut Stage) {
+        let touched = self.directory.touched(&change);
+        let roles = |state: &State| -> SmallVec<[SmallVec<[Role; 2]>; 2]> {
+            let pairs = touched.iter();
+            pairs
+                .map(|(user, org)| state.directory.roles(user, org))
+                .collect()
+        };
+        let before = roles(self);
+        self.directory.apply(change);
+        let after = roles(self);
+        for ((pair, before), after) in touched.iter().zip(before).zip(after) {
+            if before == after {
+                continue;
+            }
+            let (user, organization) = pair;
+            for slot in self.by_user.get(user).cloned().unwrap_or_default() {
+                self.regrant(slot, organization, true, &mut in_stage(stage));
+            }
+        }
+    }
+
+    pub(crate) fn clear_memberships(&mut self, stage: &mut Stage) {
+        let before = std::mem::take(&mut self.by_user);
+        let mut lost = Vec::new();
+        for (user, slots) in &before {
+            let organizations = self.directory.organizations(user);
+            lost.extend(slots.iter().flat_map(|slot| {
+                let pair = |organization: &OrgId| (*slot, organization.clone());
+                organizations.iter().map(pair).collect::<Vec<_>>()
+            }));
+        }
+        self.by_user = before;
+        self.directory.clear_members();
+        for (slot, organization) in lost {
+            self.regrant(slot, &organization, true, &mut in_stage(stage));
+        }
+    }
+
+    pub(crate) fn change_key(&mut self, change: KeyChange, stage: &mut Stage) {
+        let slots = self.by_key.get(&change.id).cloned().unwrap_or_default();
+        let revoked = change.now.is_none();
+        self.directory.apply_key(change);
+        for slot in slots {
+            if revoked && let Some(conn) = self.conns.get(slot as usize) {
+                conn.connection.close(CloseCode::KeyRevoked);
+            }
+            self.regrant_all(slot, &mut in_stage(stage));
+        }
+    }
+
+    pub(crate) fn clear_keys(&mut self, stage: &mut Stage) {
+        self.directory.clear_keys();
+        let slots: Vec<u32> = self.by_key.values().flatten().copied().collect();
+        for slot in slots {
+            if let Some(conn) = self.conns.get(slot as usize) {
+                conn.connection.close(CloseCode::KeyRevoked);
+            }
+            self.regrant_all(slot, &mut in_stage(stage));
+        }
+    }
+
+    /// Takes a fresh identity of the same user: what it may no longer see ends.
+    pub(crate) fn renew(
+        &mut self,
+        connection: &Arc<Connection>,
+        identity: Identity,
+    ) -> Result<(), HubError> {
+        let conn = self.conn(connection).ok_or(HubError::Closed)?;
+        let same_kind = matches!(
+            (&conn.identity.auth, &identity.auth),
+            (Auth::Session { .. }, Auth::Session { .. })
+                | (Auth::ApiKey { .. }, Auth::ApiKey { .. })
+        );
+        if !same_kind || conn.identity.user != identity.user {
+            return Err(HubError::UserChanged);
+        }
+        conn.identity = identity;
+        self.regrant_all(connection.slot, &mut |conn, frame| {
+            conn.connection.queue(frame);
+        });
+        Ok(())
+    }
+
+    /// [`State::regrant`] in every organization that the connection listens to.
+    fn regrant_all(&mut self, slot: u32, tell: &mut dyn FnMut(&mut Conn, Frame)) {
+        let Some(conn) = self.conns.get(slot as usize) else {
+            return;
+        };
+        let mut organizations: Vec<OrgId> = conn
+            .subs
+            .iter()
+            .filter_map(|id| self.subs.get(*id as usize)?.organization().cloned())
+            .collect();
+        organizations.sort_unstable();
+        organizations.dedup();
+        for organization in organizations {
+            self.regrant(slot, &organization, false, tell);
+        }
+    }
+
+    /// Looks up again what a connection is in an organization: ends its subscriptions there or gives
+    /// them the new roles, and tells if that changes anything (or in any case, when `news` is true).
+    fn regrant(
+        &mut self,
+        slot: u32,
+        organization: &OrgId,
+        news: bool,
+        tell: &mut dyn FnMut(&mut Conn, Frame),
+    ) {
+        let Some(conn) = self.conns.get(slot as usize) else {
+            return;
+        };
+        let grant = self.grant(&conn.identity, organization);
+        let ids = conn.subs.clone();
+        let mut changed = news;
+        for id in ids {
+            let Some(sub) = self.subs.get_mut(id as usize) else {
+                continue;
+            };
+            if sub.organization() != Some(organization) {
+                continue;
+            }
+            match &grant {
+                Some(grant) => {
+                    changed |= sub.grant != *grant;
+                    sub.grant = grant.clone();
+                }
+                None => {
+                    changed = true;
+                    let channel = sub.channel.to_string();
+                    self.remove_sub(id);
+                    if let Some(conn) = self.conns.get_mut(slot as usize) {
+                        tell(conn, server::unsubscribed(None, &channel, Some(REMOVED)));
+                    }
+                }
+            }
+        }
+        if changed && let Some(conn) = self.conns.get_mut(slot as usize) {
+            let roles = grant.as_ref().map(|grant| &*grant.roles);
+            tell(conn, server::membership(organization.as_str(), roles));
+        }
+    }
+}
+
+fn in_stage(stage: &mut Stage) -> impl FnMut(&mut Conn, Frame) {
+    |conn, frame| stage.push_frame(&mut conn.mark, &conn.connection, &frame)
+}

@@ -1,0 +1,262 @@
+//! What waits for one socket. Owns its order and its bound.
+//!
+//! Bytes go straight to the socket while nothing waits; what the socket does not take is queued and
+//! written when it is writable again, many frames in one write. While the publisher has bytes of a
+//! batch for this connection that it has not written yet ([`Outbox::staged`]), other frames line up
+//! behind them, so that a reply never overtakes an event that came before it.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use bytes::{Buf, Bytes};
+use prometheus_client::metrics::counter::Counter;
+use rowcast_wire::CloseCode;
+use smallvec::SmallVec;
+
+use crate::latest::Latest;
+
+/// Frames in one vectored write.
+pub(crate) const SLICES: usize = 64;
+/// What an entry of a queue costs besides its bytes.
+const ENTRY_BYTES: usize = 64;
+/// A drained queue with more room than this is given back.
+const KEPT_ENTRIES: usize = 8;
+
+/// Where bytes go. Implemented on a socket by the gateway.
+pub trait Sink: Send + Sync {
+    /// Writes as much as is possible at once, without waiting. With one slice this should be a plain
+    /// write.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] when nothing can be written now; anything else ends the connection.
+    fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+}
+
+/// Bytes that wait for all sockets together.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    pub limit: usize,
+    pub used: AtomicUsize,
+    /// Counts connections closed as slow.
+    pub slow: Counter,
+}
+
+impl Budget {
+    fn take(&self, bytes: usize) -> bool {
+        let before = self.used.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > self.limit {
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+            return false;
+        }
+        true
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What a write came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// Nothing waits.
+    All,
+    /// The socket takes no more at present.
+    Blocked,
+    /// The connection is closed.
+    Closed,
+}
+
+#[derive(Default)]
+pub(crate) struct Outbox {
+    queue: VecDeque<Bytes>,
+    /// Cost of `queue` and `late`.
+    bytes: usize,
+    /// The publisher has bytes for this connection in hand.
+    staged: bool,
+    /// Frames that line up behind those.
+    late: Vec<Bytes>,
+    /// The socket took no more; whoever waits for it to be writable goes on.
+    blocked: bool,
+    closed: Option<CloseCode>,
+    /// The socket failed: there is nobody to tell.
+    broken: bool,
+    pub latest: Option<Box<Latest>>,
+}
+
+impl Outbox {
+    pub(crate) fn closed(&self) -> Option<CloseCode> {
+        self.closed
+    }
+
+    pub(crate) fn broken(&self) -> bool {
+        self.broken
+    }
+
+    pub(crate) fn queued(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// Tells that bytes of a batch are coming; false when the connection is closed.
+    pub(crate) fn stage(&mut self) -> bool {
+        self.staged = self.closed.is_none();
+        self.staged
+    }
+
+    /// Closes; what waits is dropped when the socket would not take it anyway.
+    pub(crate) fn close(&mut self, code: CloseCode, budget: &Budget) {
+        if self.closed.is_none() {
+            self.closed = Some(code);
+            self.latest = None;
+            if code == CloseCode::Slow {
+                budget.slow.inc();
+                self.drop_all(budget);
+            }
+        }
+    }
+
+    /// Gives back everything.
+    pub(crate) fn drop_all(&mut self, budget: &Budget) {
+        budget.give_back(self.bytes);
+        self.bytes = 0;
+        self.queue = VecDeque::new();
+        self.late = Vec::new();
+        self.latest = None;
+    }
+
+    /// Appends one frame, without writing. A frame that does not fit closes the connection.
+    pub(crate) fn push(&mut self, frame: Bytes, limit: usize, budget: &Budget) -> bool {
+        if self.closed.is_some() || frame.is_empty() {
+            return false;
+        }
+        let cost = frame.len() + ENTRY_BYTES;
+        if self.bytes.saturating_add(cost) > limit || !budget.take(cost) {
+            self.close(CloseCode::Slow, budget);
+            return false;
+        }
+        self.bytes += cost;
+        if self.staged {
+            self.late.push(frame);
+        } else {
+            self.queue.push_back(frame);
+        }
+        true
+    }
+
+    /// Ends staging: writes `slices`, the beginning of `total` bytes, at once if nothing waits before
+    /// them. What could not be written is appended by `rest`, which gets the number of bytes that were.
+    pub(crate) fn deliver(
+        &mut self,
+        sink: &dyn Sink,
+        slices: &[IoSlice<'_>],
+        total: usize,
+        limit: usize,
+        budget: &Budget,
+        rest: impl FnOnce(usize, &mut dyn FnMut(Bytes) -> bool),
+    ) -> Written {
+        self.staged = false;
+        if self.closed.is_some() {
+            return Written::Closed;
+        }
+        let mut done = 0;
+        if self.queue.is_empty() && !self.blocked {
+            match sink.try_write_vectored(slices) {
+                Ok(written) => done = written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.blocked = true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return self.fail(budget),
+            }
+            if done == total && self.late.is_empty() {
+                return Written::All;
+            }
+        }
+        if done < total {
+            rest(done, &mut |frame| self.push(frame, limit, budget));
+        }
+        self.queue.extend(self.late.drain(..));
+        self.late = Vec::new();
+        if self.closed.is_some() {
+            return Written::Closed;
+        }
+        if self.blocked {
+            return Written::Blocked;
+        }
+        self.write(sink, budget)
+    }
+
+    /// Writes what waits, unless the socket is known to take nothing.
+    pub(crate) fn pump(&mut self, sink: &dyn Sink, budget: &Budget) -> Written {
+        match () {
+            () if self.blocked => Written::Blocked,
+            () => self.write(sink, budget),
+        }
+    }
+
+    /// Writes what waits, as the socket is writable again.
+    pub(crate) fn drain(&mut self, sink: &dyn Sink, budget: &Budget) -> Written {
+        self.blocked = false;
+        self.write(sink, budget)
+    }
+
+    fn write(&mut self, sink: &dyn Sink, budget: &Budget) -> Written {
+        if self.closed.is_some() {
+            // What is staged is not written any more; what lined up behind it is the farewell.
+            self.queue.extend(self.late.drain(..));
+        }
+        while !self.queue.is_empty() {
+            match write_front(&self.queue, sink) {
+                Ok(0) => return self.fail(budget),
+                Ok(written) => self.advance(written, budget),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.blocked = true;
+                    return Written::Blocked;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return self.fail(budget),
+            }
+        }
+        if self.queue.capacity() > KEPT_ENTRIES {
+            self.queue = VecDeque::new();
+        }
+        match self.closed {
+            None => Written::All,
+            Some(_) => Written::Closed,
+        }
+    }
+
+    fn advance(&mut self, mut written: usize, budget: &Budget) {
+        while let Some(front) = self.queue.front_mut() {
+            if written < front.len() {
+                front.advance(written);
+                self.bytes -= written;
+                budget.give_back(written);
+                return;
+            }
+            let cost = front.len() + ENTRY_BYTES;
+            written -= front.len();
+            self.bytes -= cost;
+            budget.give_back(cost);
+            self.queue.pop_front();
+        }
+    }
+
+    fn fail(&mut self, budget: &Budget) -> Written {
+        self.broken = true;
+        self.closed.get_or_insert(CloseCode::Internal);
+        self.drop_all(budget);
+        Written::Closed
+    }
+}
+
+fn write_front(queue: &VecDeque<Bytes>, sink: &dyn Sink) -> io::Result<usize> {
+    let front = queue.iter().take(SLICES);
+    let slices: SmallVec<[IoSlice<'_>; 16]> = front.map(|frame| IoSlice::new(frame)).collect();
+    sink.try_write_vectored(&slices)
+}

@@ -1,0 +1,282 @@
+//! Everything the hub knows, behind one lock: connections, subscriptions, topics, members, position.
+
+use std::{cmp::Ordering, sync::Arc};
+
+use hashbrown::HashMap;
+use rowcast_model::{
+    Channel, ColumnMeta, Cursor, Epoch, JsonRow, OrgId, Role, RoutedEvent, TableName, UserId,
+};
+use rowcast_wire::{Filter, Mode};
+use slab::Slab;
+use smallvec::SmallVec;
+
+use crate::{
+    Auth, Grant, HubLimits, Identity,
+    classes::{ClassId, Classes},
+    connection::Connection,
+    directory::Directory,
+    stage::Mark,
+    topics::{Candidate, SubId, Topic},
+};
+
+pub(crate) type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// A connection and what it listens to.
+pub(crate) struct Conn {
+    pub connection: Arc<Connection>,
+    pub identity: Identity,
+    pub subs: SmallVec<[SubId; 2]>,
+    pub mark: Mark,
+}
+
+/// One subscription.
+pub(crate) struct Sub {
+    pub conn: u32,
+    /// The class of one without a table list.
+    pub class: ClassId,
+    pub mode: Mode,
+    /// Got an event of the present transaction, and does not know yet that it has all.
+    pub open: bool,
+    /// The last step in which it got something.
+    pub seen: u64,
+    pub grant: Grant,
+    /// Events up to here were seen before.
+    pub skip_until: Option<Cursor>,
+    /// Told from every other subscription that ever was.
+    pub generation: u64,
+    pub channel: Channel,
+    pub parts: Option<Box<[Part]>>,
+}
+
+/// One entry of a table list.
+pub(crate) struct Part {
+    pub class: ClassId,
+    pub schema: Option<Arc<str>>,
+    pub table: Arc<str>,
+    pub filter: Option<Filter>,
+}
+
+impl Sub {
+    pub(crate) fn organization(&self) -> Option<&OrgId> {
+        match &self.channel {
+            Channel::Org(organization) | Channel::Tenant(organization, _) => Some(organization),
+            Channel::User(_) => None,
+        }
+    }
+}
+
+pub(crate) struct State {
+    pub limits: HubLimits,
+    pub conns: Slab<Conn>,
+    pub subs: Slab<Sub>,
+    pub classes: Classes,
+    pub topics: Map<OrgId, Topic>,
+    pub directory: Directory,
+    pub by_user: Map<UserId, SmallVec<[u32; 2]>>,
+    pub by_key: Map<Arc<str>, SmallVec<[u32; 2]>>,
+    /// Subscriptions with an unfinished transaction.
+    pub open: Vec<(SubId, u64)>,
+    /// Counts events and commits; what is encoded belongs to a step.
+    pub step: u64,
+    pub next_connection: u64,
+    next_generation: u64,
+    /// What was published last; `None` before anything was.
+    pub position: Option<Cursor>,
+    /// Before this, events of organizations are not remembered.
+    pub floor: Cursor,
+    /// The last event for all organizations.
+    pub last_for_all: Option<Cursor>,
+    tables: Map<Arc<TableName>, Arc<[ColumnMeta]>>,
+}
+
+/// Before everything.
+const NOWHERE: Cursor = Cursor {
+    epoch: Epoch(0),
+    commit_lsn: rowcast_model::Lsn::ZERO,
+    index: 0,
+};
+
+impl State {
+    pub(crate) fn new(limits: HubLimits) -> State {
+        State {
+            limits,
+            conns: Slab::new(),
+            subs: Slab::new(),
+            classes: Classes::default(),
+            topics: Map::default(),
+            directory: Directory::default(),
+            by_user: Map::default(),
+            by_key: Map::default(),
+            open: Vec::new(),
+            step: 0,
+            next_connection: 0,
+            next_generation: 0,
+            position: None,
+            floor: NOWHERE,
+            last_for_all: None,
+            tables: Map::default(),
+        }
+    }
+
+    pub(crate) fn position(&self) -> Cursor {
+        self.position.unwrap_or(NOWHERE)
+    }
+
+    pub(crate) fn generation(&mut self) -> u64 {
+        self.next_generation += 1;
+        self.next_generation
+    }
+
+    /// Moves the position forward; the first one is where remembering begins.
+    pub(crate) fn advance(&mut self, cursor: Cursor) {
+        match self.position {
+            None => self.floor = cursor,
+            Some(before) if before.compare(&cursor) == Some(Ordering::Greater) => return,
+            Some(_) => {}
+        }
+        self.position = Some(cursor);
+    }
+
+    /// What somebody is in an organization; `None`: no member.
+    pub(crate) fn grant(&self, identity: &Identity, organization: &OrgId) -> Option<Grant> {
+        match &identity.auth {
+            Auth::ApiKey { id } => {
+                let key = self.directory.key(id)?;
+                (key.organization == *organization).then(|| Grant {
+                    user: None,
+                    roles: key.roles.clone(),
+                })
+            }
+            Auth::Session { granted } => {
+                let mut roles = self.directory.roles(&identity.user, organization);
+                let mut member = !roles.is_empty();
+                for (_, more) in granted.iter().filter(|(of, _)| of == organization) {
+                    member = true;
+                    roles.extend(more.iter().cloned());
+                }
+                roles.sort_unstable();
+                roles.dedup();
+                let roles: Arc<[Role]> = roles.into_iter().collect();
+                member.then(|| Grant {
+                    user: Some(identity.user.clone()),
+                    roles,
+                })
+            }
+        }
+    }
+
+    /// Organizations that an identity may subscribe to, sorted.
+    pub(crate) fn organizations(&self, identity: &Identity) -> Vec<OrgId> {
+        match &identity.auth {
+            Auth::ApiKey { id } => {
+                let key = self.directory.key(id);
+                key.map(|key| key.organization.clone())
+                    .into_iter()
+                    .collect()
+            }
+            Auth::Session { granted } => {
+                let mut organizations = self.directory.organizations(&identity.user);
+                organizations.extend(granted.iter().map(|(organization, _)| organization.clone()));
+                organizations.sort_unstable();
+                organizations.dedup();
+                organizations
+            }
+        }
+    }
+
+    /// The connection, unless its slot belongs to another one by now.
+    pub(crate) fn conn(&mut self, connection: &Connection) -> Option<&mut Conn> {
+        self.conns
+            .get_mut(connection.slot as usize)
+            .filter(|conn| conn.connection.id == connection.id)
+    }
+
+    pub(crate) fn find_sub(&self, conn: &Conn, channel: &Channel) -> Option<SubId> {
+        conn.subs.iter().copied().find(|id| {
+            let sub = self.subs.get(*id as usize);
+            sub.is_some_and(|sub| sub.channel == *channel)
+        })
+    }
+
+    /// Takes a subscription out of every index.
+    pub(crate) fn remove_sub(&mut self, id: SubId) -> Option<Sub> {
+        let sub = self.subs.try_remove(id as usize)?;
+        if let Some(conn) = self.conns.get_mut(sub.conn as usize) {
+            conn.subs.retain(|other| *other != id);
+            if sub.mode == Mode::Latest {
+                conn.connection.forget_latest(sub.generation);
+            }
+        }
+        if let Some(organization) = sub.organization()
+            && let Some(topic) = self.topics.get_mut(organization)
+        {
+            if let Some(listeners) = &mut topic.listeners {
+                match &sub.parts {
+                    None => listeners.remove_from_everything(sub.class, id),
+                    Some(parts) => {
+                        for (part, at) in parts.iter().zip(0..) {
+                            let who = Candidate { sub: id, part: at };
+                            listeners.remove_from_table(&part.table, part.filter.as_ref(), who);
+                        }
+                    }
+                }
+                if listeners.is_empty() {
+                    topic.listeners = None;
+                }
+            }
+            if topic.listeners.is_none() && topic.last_event.is_none() {
+                self.topics.remove(organization);
+            }
+        }
+        match &sub.parts {
+            None => self.classes.leave(sub.class),
+            Some(parts) => parts.iter().for_each(|part| self.classes.leave(part.class)),
+        }
+        Some(sub)
+    }
+
+    /// Remembers that an organization had an event. When too many are remembered, those without
+    /// listeners are forgotten, and cursors from before are not trusted any more.
+    pub(crate) fn remember(&mut self, organization: &OrgId, cursor: Cursor) {
+        if let Some(topic) = self.topics.get_mut(organization) {
+            topic.last_event = Some(cursor);
+            return;
+        }
+        if self.topics.len() >= self.limits.remembered_topics {
+            self.topics.retain(|_, topic| topic.listeners.is_some());
+            self.floor = self.position();
+        }
+        self.topics.insert(
+            organization.clone(),
+            Topic {
+                last_event: Some(cursor),
+                listeners: None,
+            },
+        );
+    }
+
+    /// Remembers the columns of a table as its last event had them.
+    pub(crate) fn note_columns(&mut self, event: &RoutedEvent, row: &JsonRow) {
+        let room = self.tables.len() < self.limits.remembered_tables;
+        match self.tables.get_mut(&event.table) {
+            Some(known) if Arc::ptr_eq(known, row.columns()) => {}
+            Some(known) => *known = row.columns().clone(),
+            None if room => {
+                let columns = row.columns().clone();
+                self.tables.insert(event.table.clone(), columns);
+            }
+            None => {}
+        }
+    }
+
+    /// Whether a table is known to publish no such column; a table not seen yet may publish anything.
+    pub(crate) fn lacks_column(&self, schema: Option<&str>, table: &str, column: &str) -> bool {
+        let mut known = self
+            .tables
+            .iter()
+            .filter(|(name, _)| &*name.name == table && schema.is_none_or(|s| *name.schema == *s))
+            .map(|(_, columns)| columns.iter().any(|meta| &*meta.name == column))
+            .peekable();
+        known.peek().is_some() && !known.any(|there| there)
+    }
+}

@@ -1,0 +1,245 @@
+//! Subscribing and unsubscribing: checks, the reply with the position, and the place in the indexes,
+//! all under the one lock, so that exactly what comes after the position is delivered.
+
+use std::sync::Arc;
+
+use rowcast_model::{Channel, Cursor};
+use rowcast_wire::{Ref, TableSelection, server};
+
+use crate::{
+    Auth, Connection, Grant, HubError, Identity, Subscribed, Subscription,
+    classes::ClassKey,
+    resume::{Known, Resume, judge},
+    state::{Part, State, Sub},
+    topics::Candidate,
+};
+
+impl State {
+    /// Subscribes and queues the replies; the caller writes them.
+    pub(crate) fn subscribe(
+        &mut self,
+        connection: &Arc<Connection>,
+        wanted: Subscription,
+    ) -> Result<Subscribed, HubError> {
+        let most = self.limits.subscriptions;
+        let conn = self.conn(connection).ok_or(HubError::Closed)?;
+        let identity = conn.identity.clone();
+        let conn = self.conn(connection).ok_or(HubError::Closed)?;
+        let count = conn.subs.len();
+        let grant = self.admit(&identity, &wanted.channel)?;
+        let tables = self.tables_of(&wanted)?;
+        let before = self
+            .conns
+            .get(connection.slot as usize)
+            .and_then(|conn| self.find_sub(conn, &wanted.channel));
+        match before {
+            Some(before) => drop(self.remove_sub(before)),
+            None if count >= most => return Err(HubError::TooManySubscriptions(count)),
+            None => {}
+        }
+
+        let position = self.position();
+        let known = self.known(&identity, &wanted.channel);
+        let resume = judge(wanted.cursor, &known);
+        let (skip_until, resync) = match resume {
+            Resume::Continue { skip_until } => (skip_until, None),
+            Resume::Resync(reason) => (None, Some(reason)),
+        };
+        // Whoever is ahead of the log after a restart goes on from where he is.
+        let cursor = skip_until.unwrap_or(position);
+        let channel: Arc<str> = wanted.channel.to_string().into();
+        connection.queue(server::subscribed(
+            wanted.reference.as_ref(),
+            &channel,
+            &cursor,
+        ));
+        if let Some(reason) = resync {
+            connection.queue(server::resync(&channel, reason, &cursor));
+        }
+        let generation = self.insert(connection, channel, wanted, tables, grant, skip_until);
+        Ok(Subscribed {
+            cursor,
+            generation,
+            resync,
+        })
+    }
+
+    /// Ends a subscription and queues the reply. With a generation, only that very subscription.
+    pub(crate) fn unsubscribe(
+        &mut self,
+        connection: &Connection,
+        channel: &Channel,
+        generation: Option<u64>,
+        reference: Option<&Ref>,
+    ) -> Result<(), HubError> {
+        let missing = || HubError::NotSubscribed(channel.clone());
+        let conn = self.conns.get(connection.slot as usize);
+        let conn = conn
+            .filter(|conn| conn.connection.id == connection.id)
+            .ok_or(HubError::Closed)?;
+        let id = self.find_sub(conn, channel).ok_or_else(missing)?;
+        let there = self.subs.get(id as usize).map(|sub| sub.generation);
+        if generation.is_some() && generation != there {
+            return Err(missing());
+        }
+        self.remove_sub(id);
+        connection.queue(server::unsubscribed(reference, &channel.to_string(), None));
+        Ok(())
+    }
+
+    /// Whether somebody may listen to a channel, and as what.
+    fn admit(&self, identity: &Identity, channel: &Channel) -> Result<Grant, HubError> {
+        match channel {
+            Channel::Org(organization) | Channel::Tenant(organization, _) => self
+                .grant(identity, organization)
+                .ok_or_else(|| HubError::NotMember(organization.clone())),
+            Channel::User(user) if *user == identity.user => Ok(Grant {
+                // Roles are asked for event by event, in the organization of each.
+                user: matches!(identity.auth, Auth::Session { .. }).then(|| user.clone()),
+                roles: Arc::new([]),
+            }),
+            Channel::User(_) => Err(HubError::Forbidden(channel.clone())),
+        }
+    }
+
+    /// The table list, checked; that of a `tenant:` channel is its table.
+    fn tables_of(&self, wanted: &Subscription) -> Result<Option<Vec<TableSelection>>, HubError> {
+        let mut tables = wanted.tables.clone();
+        if let Channel::Tenant(_, table) = &wanted.channel {
+            let of_channel = TableSelection {
+                schema: None,
+                table: table.clone(),
+                columns: None,
+                filter: None,
+            };
+            let tables = tables.get_or_insert_with(|| vec![of_channel]);
+            if tables.iter().any(|selection| selection.table != *table) {
+                return Err(HubError::WrongTable(wanted.channel.clone()));
+            }
+        }
+        for selection in tables.iter().flatten() {
+            let lacks = |column: &str| {
+                self.lacks_column(selection.schema.as_deref(), &selection.table, column)
+            };
+            let mut unknown = selection
+                .columns
+                .iter()
+                .flat_map(|columns| columns.iter())
+                .find(|column| lacks(column))
+                .map(|column| column.to_string());
+            if let Some(filter) = &selection.filter {
+                filter.each_column(&mut |column| {
+                    if unknown.is_none() && lacks(column) {
+                        unknown = Some(column.to_owned());
+                    }
+                });
+            }
+            if let Some(column) = unknown {
+                return Err(HubError::UnknownColumn {
+                    table: selection.table.to_string(),
+                    column,
+                });
+            }
+        }
+        Ok(tables)
+    }
+
+    /// What is known of the past of a channel.
+    fn known(&self, identity: &Identity, channel: &Channel) -> Known {
+        let last = |organization| {
+            let topic = self.topics.get(organization)?;
+            topic.last_event
+        };
+        let later = |a: Cursor, b: Cursor| match a.compare(&b) {
+            Some(std::cmp::Ordering::Less) => b,
+            _ => a,
+        };
+        let of_channel = match channel {
+            Channel::Org(organization) | Channel::Tenant(organization, _) => last(organization),
+            Channel::User(_) => {
+                let organizations = self.organizations(identity);
+                organizations.iter().filter_map(last).reduce(later)
+            }
+        };
+        Known {
+            position: self.position(),
+            floor: self.floor,
+            last_event: of_channel
+                .into_iter()
+                .chain(self.last_for_all)
+                .reduce(later),
+        }
+    }
+
+    fn insert(
+        &mut self,
+        connection: &Arc<Connection>,
+        channel: Arc<str>,
+        wanted: Subscription,
+        tables: Option<Vec<TableSelection>>,
+        grant: Grant,
+        skip_until: Option<Cursor>,
+    ) -> u64 {
+        let organization = match &wanted.channel {
+            Channel::Org(organization) | Channel::Tenant(organization, _) => {
+                Some(organization.clone())
+            }
+            Channel::User(_) => None,
+        };
+        let mut join = |columns| {
+            self.classes.join(ClassKey {
+                channel: channel.clone(),
+                organization: organization.clone(),
+                forms: wanted.forms,
+                columns,
+                mode: wanted.mode,
+            })
+        };
+        let (class, parts) = match tables {
+            None => (join(None), None),
+            Some(tables) => {
+                let parts: Box<[Part]> = tables
+                    .into_iter()
+                    .map(|selection| Part {
+                        class: join(selection.columns),
+                        schema: selection.schema,
+                        table: selection.table,
+                        filter: selection.filter,
+                    })
+                    .collect();
+                (u32::MAX, Some(parts))
+            }
+        };
+        let generation = self.generation();
+        let id = self.subs.insert(Sub {
+            conn: connection.slot,
+            class,
+            mode: wanted.mode,
+            open: false,
+            seen: 0,
+            grant,
+            skip_until,
+            generation,
+            channel: wanted.channel,
+            parts,
+        });
+        let id = u32::try_from(id).unwrap_or(u32::MAX);
+        if let Some(conn) = self.conns.get_mut(connection.slot as usize) {
+            conn.subs.push(id);
+        }
+        if let (Some(organization), Some(sub)) = (organization, self.subs.get(id as usize)) {
+            let topic = self.topics.entry(organization).or_default();
+            let listeners = topic.listeners.get_or_insert_with(Box::default);
+            match &sub.parts {
+                None => listeners.add_to_everything(class, id),
+                Some(parts) => {
+                    for (part, at) in parts.iter().zip(0..) {
+                        let who = Candidate { sub: id, part: at };
+                        listeners.add_to_table(&part.table, part.filter.as_ref(), who);
+                    }
+                }
+            }
+        }
+        generation
+    }
+}
