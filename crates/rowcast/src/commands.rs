@@ -1,0 +1,6 @@
+//! One file per command that is more than a few lines.
+
+pub mod healthcheck;
+pub mod migrate;
+pub mod tail;
+pub mod token;

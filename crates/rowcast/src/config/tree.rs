@@ -1,0 +1,230 @@
+//! The declared tree: every key with its meaning, type, default and the environment names people know.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::setting::{ByteSize, Secret, Setting, Span, words};
+
+words! {
+    /// How log lines look.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}
+
+/// What is declared of one key.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The section.
+    pub section: &'static str,
+    /// The name in the section.
+    pub name: &'static str,
+    /// What it means, line by line.
+    pub doc: &'static [&'static str],
+    /// The environment names beside `ROWCAST__SECTION__NAME`, strongest first.
+    pub env: &'static [&'static str],
+    /// What a value looks like.
+    pub kind: &'static str,
+    /// Never shown, and readable from files.
+    pub secret: bool,
+    /// The default, as shown.
+    pub default: Value,
+}
+
+impl Entry {
+    /// `section.name`.
+    pub fn key(&self) -> String {
+        format!("{}.{}", self.section, self.name)
+    }
+}
+
+/// Declares the sections; makes the structs, the entries, and reading and showing by key.
+macro_rules! tree {
+    ($(
+        $(#[doc = $section_doc:literal])*
+        $section:ident: $type:ident {
+            $(
+                $(#[doc = $doc:literal])*
+                $name:ident: $kind:ty = $default:expr $(, env $($env:literal)+)?;
+            )*
+        }
+    )*) => {
+        /// The whole configuration.
+        #[derive(Clone, Debug, Default)]
+        pub struct Config {
+            $( $(#[doc = $section_doc])* pub $section: $type, )*
+        }
+
+        $(
+            $(#[doc = $section_doc])*
+            #[derive(Clone, Debug)]
+            pub struct $type {
+                $( $(#[doc = $doc])* pub $name: $kind, )*
+            }
+
+            impl Default for $type {
+                fn default() -> Self {
+                    $type { $( $name: $default, )* }
+                }
+            }
+        )*
+
+        impl Config {
+            /// All keys, in the order of the reference.
+            pub fn entries() -> Vec<Entry> {
+                let defaults = Config::default();
+                vec![$($(
+                    Entry {
+                        section: stringify!($section),
+                        name: stringify!($name),
+                        doc: &[$($doc),*],
+                        env: &[$($($env),+)?],
+                        kind: <$kind as Setting>::KIND,
+                        secret: <$kind as Setting>::SECRET,
+                        default: defaults.$section.$name.show(),
+                    },
+                )*)*]
+            }
+
+            /// What the sections are for.
+            pub fn sections() -> Vec<(&'static str, &'static [&'static str])> {
+                vec![$( (stringify!($section), &[$($section_doc),*]), )*]
+            }
+
+            /// Sets one key; the error says what a value must be.
+            pub fn set(&mut self, key: &str, value: &Value) -> Result<(), String> {
+                $($(
+                    if key == concat!(stringify!($section), ".", stringify!($name)) {
+                        self.$section.$name = <$kind as Setting>::read(value)?;
+                        return Ok(());
+                    }
+                )*)*
+                Err("is not a key".to_owned())
+            }
+
+            /// The value of one key, secrets hidden.
+            pub fn show(&self, key: &str) -> Value {
+                $($(
+                    if key == concat!(stringify!($section), ".", stringify!($name)) {
+                        return self.$section.$name.show();
+                    }
+                )*)*
+                Value::Null
+            }
+        }
+    };
+}
+
+tree! {
+    /// The database whose changes are told.
+    database: Database {
+        /// Address of the database: `postgres://user:password@host:port/name?sslmode=…`.
+        /// For a unix socket, write its directory as the host, with `%2F` for `/`.
+        url: Option<Secret> = None, env "DATABASE_URL";
+        /// Address for the replication connection, when `url` goes through a pooler: replication needs
+        /// the server itself. Left out: `url`.
+        replication_url: Option<Secret> = None, env "REPLICATION_URL" "DATABASE_DIRECT_URL";
+        /// File of certificates (PEM) to trust beside the usual ones.
+        tls_ca_file: Option<PathBuf> = None, env "PGSSLROOTCERT";
+        /// Apply missing migrations when the service starts. Needs the rights of the owner.
+        migrate: bool = false, env "ROWCAST_MIGRATE";
+    }
+    /// Reading the write-ahead log.
+    replication: Replication {
+        /// The replication slot: lower case letters, digits and `_`. Two services never share one.
+        slot: String = "rowcast".to_owned(), env "ROWCAST_SLOT";
+        /// The publication.
+        publication: String = "rowcast".to_owned(), env "ROWCAST_PUBLICATION";
+        /// Keep the publication in step with the tracked tables. Off: it is only checked.
+        manage_publication: bool = true;
+        /// Hold every transaction back until new snapshots on the primary see it, so that whoever
+        /// reads on receipt finds the row. Off: a little faster, and a reader may come too early.
+        visibility_barrier: bool = true;
+        /// How often the server is told how far we are. Must be well below `wal_sender_timeout`.
+        status_interval: Span = Span::ms(1_000);
+        /// Connect again when the server has said nothing for so long.
+        silence_limit: Span = Span::ms(30_000);
+        /// Most memory for row images of one transaction that wait for their table events. What goes
+        /// beyond becomes table-level invalidations.
+        transaction_bytes: ByteSize = ByteSize::mib(64);
+        /// Size of the parts in which a transaction is handed on.
+        batch_bytes: ByteSize = ByteSize::kib(256);
+        /// Most memory between the reader and the sockets. When it is full, the reader waits.
+        queue_bytes: ByteSize = ByteSize::mib(32);
+        /// How often old table events are removed and partitions made (`rowcast.maintain()`).
+        maintenance_interval: Span = Span::ms(60_000);
+    }
+    /// Where clients connect.
+    server: Server {
+        /// Address to listen on. Left out: all addresses; this machine only for insecure development.
+        host: Option<String> = None, env "ROWCAST_HOST";
+        /// Port for clients; 0 takes a free one.
+        port: u16 = 4000, env "PORT";
+        /// Address for metrics and readiness. Do not open it to the world.
+        internal_host: String = "127.0.0.1".to_owned(), env "ROWCAST_INTERNAL_HOST";
+        /// Port for metrics and readiness; 0 takes a free one.
+        internal_port: u16 = 4001, env "ROWCAST_INTERNAL_PORT" "INTERNAL_PORT";
+        /// Origins of web pages that may connect, such as `https://app.example.com`. Empty: all.
+        allowed_origins: Vec<String> = Vec::new(), env "ALLOWED_ORIGINS";
+        /// Most time for open sockets to leave when the service stops.
+        shutdown_timeout: Span = Span::ms(10_000);
+    }
+    /// Who may connect.
+    auth: Auth {
+        /// Key for tokens signed with HS256, HS384 or HS512; at least 32 bytes.
+        jwt_secret: Option<Secret> = None, env "JWT_SECRET";
+        /// The key before: tokens signed with it are still taken while you rotate.
+        jwt_secret_previous: Option<Secret> = None, env "JWT_SECRET_PREVIOUS";
+        /// Public key (PEM) for tokens signed with RS, PS, ES or EdDSA.
+        jwt_public_key: Option<Secret> = None, env "JWT_PUBLIC_KEY";
+        /// Address of a JSON Web Key Set.
+        jwks_url: Option<String> = None, env "JWKS_URL";
+        /// The `iss` that tokens must have.
+        jwt_issuer: Option<String> = None, env "JWT_ISSUER";
+        /// The `aud` values of which tokens must have one.
+        jwt_audience: Vec<String> = Vec::new(), env "JWT_AUDIENCE";
+        /// Token of your own servers for the internal HTTP endpoints.
+        access_token: Option<Secret> = None, env "ACCESS_TOKEN";
+        /// Start without a key of your own: tokens are signed with a key that everybody knows.
+        /// For development on one machine.
+        insecure_development: bool = false, env "ROWCAST_INSECURE_DEVELOPMENT";
+    }
+    /// What clients may use.
+    limits: Limits {
+        /// Most open sockets of one organization, when its plan says nothing.
+        connections_per_organization: u32 = 5_000, env "ROWCAST_WS_MAX_CONNECTIONS_PER_APP";
+        /// Most open sockets of the service.
+        connections: u32 = 100_000;
+        /// Most sockets that have not said who they are.
+        unauthenticated: u32 = 1_000;
+        /// Time to say who one is.
+        auth_timeout: Span = Span::ms(10_000);
+        /// Largest message from a client.
+        message_bytes: ByteSize = ByteSize::kib(64);
+        /// Most memory for what one socket has not taken yet; beyond it is closed and comes back.
+        outbox_bytes: ByteSize = ByteSize::mib(1);
+        /// Most memory for what all sockets together have not taken yet.
+        outboxes_bytes: ByteSize = ByteSize::mib(256);
+        /// Most subscriptions of one socket.
+        subscriptions: u32 = 100;
+        /// How often a silent socket is asked whether it lives.
+        ping_interval: Span = Span::ms(25_000);
+    }
+    /// What the service says of itself.
+    log: Log {
+        /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,rowcast_source=debug`.
+        level: String = "info".to_owned(), env "LOG_LEVEL";
+        /// For people, or for machines.
+        format: LogFormat = LogFormat::Text, env "LOG_FORMAT";
+    }
+    /// The example page.
+    demo: Demo {
+        /// Serve the example page with its buttons at `/`, to everybody who can reach the port. It
+        /// makes the example tables in the database and changes their rows.
+        page: bool = false, env "ROWCAST_DEMO_PAGE";
+    }
+}
