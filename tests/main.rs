@@ -7,9 +7,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod bad_input;
+mod commands;
 mod harness;
 mod mission;
 mod oracle;
 mod promises;
 mod relations;
+mod restarts;
 mod types;

@@ -61,6 +61,35 @@ async fn oracle_what_subscribers_rebuild_equals_what_postgres_holds() {
     eprintln!("{rounds} rounds");
 }
 
+/// The statements of the oracle alone, without a service: whatever is written, no trigger stands in its
+/// way (promise 9), and no row is without its organization.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn promise_09_random_writes_are_never_refused() {
+    for _ in 0..from_env("ORACLE_WRITES", 6) {
+        let seed = Seed(Rng::fresh_seed());
+        let mut rng = Rng::new(seed.0);
+        let schema = Schema::random(&mut rng);
+        let database = Database::fresh().await;
+        migrate(&database).await;
+        let sql = database.connect().await;
+        sql.exec(&schema.ddl()).await;
+        let mut writer = Writer::new(&schema, Rng::new(rng.next()));
+        for _ in 0..100 {
+            writer.transaction(&sql).await;
+        }
+        assert!(
+            writer.refused < 30,
+            "{} of 100 transactions conflicted",
+            writer.refused
+        );
+        let problems =
+            "SELECT string_agg(DISTINCT concat_ws(' ', relid::regclass, operation, reason), E'\n')
+             FROM rowcast.problems WHERE reason NOT LIKE '%organization%'";
+        let problems = sql.text(problems).await;
+        assert_eq!(problems, "", "{}", schema.ddl());
+    }
+}
+
 async fn round(number: u64) {
     let seed = Seed(number);
     let mut rng = Rng::new(seed.0);
