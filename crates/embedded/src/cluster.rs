@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     Binaries, EmbeddedError, Options, StopMode,
-    process::{call_off, free_port, signal, unique, watchdog},
+    process::{call_off, free_port, is_alive, signal, unique, watchdog},
     system::{self, RunAs},
     template,
 };
@@ -54,6 +54,13 @@ impl Cluster {
             Some(_) => system::temp_root().join(own),
             None => base.join("s"),
         };
+        // Before there is a `Cluster`, since dropping one removes the directory.
+        if let Some(pid) = running_in(&base.join("data")) {
+            return Err(EmbeddedError::NotStarted {
+                reason: format!("process {pid} already serves {}", base.display()),
+                log: String::new(),
+            });
+        }
         let mut cluster = Cluster {
             binaries,
             user,
@@ -73,8 +80,12 @@ impl Cluster {
         system::private_dir(&self.base, self.user)?;
         system::private_dir(&self.sockets, self.user)?;
         let data = self.data_dir();
-        if self.keep && data.join("PG_VERSION").exists() {
-            return Ok(());
+        if data.join("PG_VERSION").exists() {
+            if self.keep {
+                return Ok(());
+            }
+            // Left over by a machine that went down: `cp` would copy into it.
+            fs::remove_dir_all(&data).map_err(EmbeddedError::io("could not remove", &data))?;
         }
         let template = template::template(&self.binaries, self.password.as_deref(), self.user)?;
         copy(&template, &data, self.user, &self.base)
@@ -411,6 +422,13 @@ impl Drop for Cluster {
         }
         let _ = fs::remove_dir_all(&self.sockets);
     }
+}
+
+/// The server that has this data directory open, if one lives.
+fn running_in(data: &Path) -> Option<u32> {
+    let text = fs::read_to_string(data.join("postmaster.pid")).ok()?;
+    let pid = text.lines().next()?.trim().parse().ok()?;
+    is_alive(pid).then_some(pid)
 }
 
 fn copy(from: &Path, to: &Path, user: Option<RunAs>, dir: &Path) -> Result<(), EmbeddedError> {

@@ -35,6 +35,19 @@ pub(crate) fn signal(name: &str, pid: u32) {
         .status();
 }
 
+/// Whether a process of this number lives, whoever's it is.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    Command::new("ps")
+        .args(["-p", &pid.to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .map_or_else(
+            |_| Path::new("/proc").join(pid.to_string()).exists(),
+            |status| status.success(),
+        )
+}
+
 /// A shell that waits on a pipe of ours. When this process ends, however it ends, the pipe closes and
 /// the shell stops the server and removes what is left. Statics are never dropped, so test binaries
 /// rely on it.

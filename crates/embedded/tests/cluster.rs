@@ -89,6 +89,24 @@ fn a_kept_directory_goes_on() {
 }
 
 #[test]
+fn a_directory_serves_one_and_what_is_left_over_is_no_harm() {
+    let dir = std::env::temp_dir().join(format!("rowcast-left-{}", std::process::id()));
+    let options = || Options {
+        dir: Some(dir.clone()),
+        ..Options::default()
+    };
+    let first = Cluster::start(options()).unwrap();
+    let error = Cluster::start(options()).unwrap_err();
+    assert!(error.to_string().contains("already serves"), "{error}");
+    assert!(first.data_dir().join("PG_VERSION").exists());
+    drop(first);
+    std::fs::create_dir_all(dir.join("data")).unwrap();
+    std::fs::write(dir.join("data/PG_VERSION"), "15").unwrap();
+    drop(Cluster::start(options()).unwrap());
+    assert!(!dir.exists());
+}
+
+#[test]
 fn settings_that_cannot_work_are_told_with_the_log() {
     let error = Cluster::start(Options::default().set("shared_buffers", "nonsense")).unwrap_err();
     assert_eq!(error.code(), "not_started");
