@@ -8,6 +8,7 @@
 
 mod bad_input;
 mod commands;
+mod demo_page;
 mod harness;
 mod mission;
 mod oracle;

@@ -1,5 +1,6 @@
 //! What the tests stand on: a Postgres, the program, clients, tokens, and waiting for conditions.
 
+pub mod browser;
 pub mod client;
 pub mod fixture;
 pub mod json;

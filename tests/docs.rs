@@ -1,0 +1,184 @@
+//! The documentation says what is so: generated tables are in step, the frames on the protocol page are
+//! understood, links lead somewhere, and the tests that are named exist.
+//!
+//! `UPDATE_DOCS=1` (`make docs`) writes the generated parts anew.
+
+// Helpers of tests are not inside test functions, where clippy allows these.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use rowcast_wire::{ClientFrame, Limits, close_codes_markdown, error_codes_markdown};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = path.as_ref();
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The pages for people.
+fn pages() -> Vec<PathBuf> {
+    let docs = fs::read_dir(root().join("docs")).unwrap();
+    let mut pages: Vec<PathBuf> = docs
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "md"))
+        .chain([root().join("README.md"), root().join("CHANGELOG.md")])
+        .collect();
+    pages.sort();
+    pages
+}
+
+/// The blocks of a page whose fence has this info string, without the fences.
+fn blocks<'a>(page: &'a str, info: &str) -> Vec<&'a str> {
+    let fence = format!("```{info}\n");
+    page.match_indices(&fence)
+        .map(|(at, fence)| {
+            let rest = &page[at + fence.len()..];
+            rest.split_once("\n```").expect("a block ends").0
+        })
+        .collect()
+}
+
+/// Puts `text` between the markers of a generated part.
+fn with_generated(page: &str, name: &str, text: &str) -> String {
+    let begin = format!("<!-- generated: {name} -->\n");
+    let (before, rest) = page.split_once(&begin).expect(name);
+    let (_, after) = rest.split_once("<!-- end -->").expect(name);
+    format!("{before}{begin}{text}<!-- end -->{after}")
+}
+
+#[test]
+fn tables_of_codes_are_in_step() {
+    let path = root().join("docs/protocol.md");
+    let page = read(&path);
+    let fresh = with_generated(&page, "error codes", &error_codes_markdown());
+    let fresh = with_generated(&fresh, "close codes", &close_codes_markdown());
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&path, fresh).unwrap();
+    } else {
+        assert!(page == fresh, "docs/protocol.md is out of step: make docs");
+    }
+}
+
+#[test]
+fn frames_of_the_protocol_page_are_understood() {
+    let page = read(root().join("docs/protocol.md"));
+    let mut kinds = BTreeSet::new();
+    for line in blocks(&page, "json client").iter().flat_map(|b| b.lines()) {
+        let frame = rowcast_wire::parse(line.as_bytes(), &Limits::default())
+            .unwrap_or_else(|error| panic!("{error}\n{line}"));
+        kinds.insert(match frame {
+            ClientFrame::Auth(_) => "auth",
+            ClientFrame::Subscribe(_) => "subscribe",
+            ClientFrame::Unsubscribe { .. } => "unsubscribe",
+            ClientFrame::Token { .. } => "token",
+            ClientFrame::Ping { .. } => "ping",
+            ClientFrame::Pong => "pong",
+        });
+    }
+    assert_eq!(kinds.len(), 6, "every frame of a client is shown: {kinds:?}");
+
+    let mut kinds = BTreeSet::new();
+    for line in blocks(&page, "json server").iter().flat_map(|b| b.lines()) {
+        let frame: serde_json::Value =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}\n{line}"));
+        kinds.insert(frame["type"].as_str().unwrap().to_owned());
+        if let Some(cursor) = frame["cursor"].as_str() {
+            cursor.parse::<rowcast_model::Cursor>().unwrap();
+        }
+    }
+    let all = "auth_success commit error invalidate membership ping pong postgres_changes resync subscribed token_refreshed unsubscribed";
+    assert_eq!(kinds, all.split(' ').map(str::to_owned).collect());
+}
+
+/// The anchor that a heading gets.
+fn anchor(heading: &str) -> String {
+    heading
+        .chars()
+        .filter_map(|c| match c {
+            ' ' => Some('-'),
+            '-' | '_' => Some(c),
+            c if c.is_alphanumeric() => Some(c.to_ascii_lowercase()),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut dead = Vec::new();
+    for page in pages() {
+        let text = read(&page);
+        for (at, _) in text.match_indices("](") {
+            let target = text[at + 2..].split(')').next().unwrap_or_default();
+            if target.contains("://") || target.is_empty() {
+                continue;
+            }
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            let path = match file {
+                "" => page.clone(),
+                file => page.parent().unwrap().join(file),
+            };
+            let there = path.exists()
+                && (heading.is_empty()
+                    || read(&path)
+                        .lines()
+                        .filter_map(|line| line.strip_prefix('#'))
+                        .any(|line| anchor(line.trim_start_matches('#').trim()) == heading));
+            if !there {
+                dead.push(format!("{}: {target}", page.display()));
+            }
+        }
+    }
+    assert!(dead.is_empty(), "{dead:#?}");
+}
+
+/// The names of all functions below a folder.
+fn functions(folder: &Path, names: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            functions(&path, names);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            let text = read(&path);
+            names.extend(text.match_indices("fn ").filter_map(|(at, _)| {
+                let rest = &text[at + 3..];
+                let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_')?;
+                Some(rest[..end].to_owned())
+            }));
+        }
+    }
+}
+
+#[test]
+fn the_tests_that_pages_name_exist() {
+    let mut known = BTreeSet::new();
+    functions(&root().join("tests"), &mut known);
+    functions(&root().join("crates"), &mut known);
+    let page = read(root().join("docs/mission.md"));
+    let rows: Vec<Vec<&str>> = page
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .filter(|cells: &Vec<&str>| cells.len() == 5 && !["line", "promise", "---"].contains(&cells[1]))
+        .collect();
+    for row in &rows {
+        let tests: Vec<&str> = row[3].split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "{} has no test", row[1]);
+        for test in tests {
+            assert!(known.contains(test), "{}: there is no test {test}", row[1]);
+        }
+    }
+    let lines: BTreeSet<&str> = rows.iter().map(|row| row[1]).collect();
+    let wanted = "Q1 Q2 Q3 Q4 Q5 Q8 Q9 Q10 Q24 Q25 Q26 Q29 T1 T2 T3 T4 T5 T6 T7 T8 T9 T17 X6 G1";
+    for line in wanted.split(' ') {
+        assert!(lines.contains(line), "{line} is missing");
+    }
+}
