@@ -117,148 +117,218 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     LEFT JOIN pg_attribute a ON a.attrelid = t.relid AND a.attnum = k.attnum AND k.attnum > 0
 $$;
 
--- The body of the trigger function of one table and operation.
-CREATE OR REPLACE FUNCTION rowcast.trigger_body(rule rowcast.tables, op text) RETURNS text
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+-- Puts values into a template: «name» becomes the value of that name. One pass, so values stay as they are.
+CREATE OR REPLACE FUNCTION rowcast.render(template text, given jsonb) RETURNS text
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    plan    jsonb := rowcast.plan(rule.relid, rule.organization_column, rule.organization_path);
-    by_path boolean := jsonb_array_length(plan -> 'hops') > 0;
-    keyed   boolean := cardinality(rule.key_columns) > 0;
-    by_log  boolean := rule.storage = 'log';
-    by_user boolean := rule.user_column IS NOT NULL;
-    with_ids boolean := keyed AND (rule.storage = 'table' OR NOT rule.published);
-    org_new text := rowcast.organization_sql(rule.relid, plan, 0, 'x', false);
-    org_old text := rowcast.organization_sql(rule.relid, plan, 0, 'x', by_path);
-    id      text := CASE WHEN keyed THEN rowcast.record_id_sql(rule.relid, rule.key_columns, 'x') ELSE 'NULL::text' END;
-    usr     text := CASE WHEN by_user THEN rowcast.text_sql(rule.relid, rule.user_column, 'x') ELSE 'NULL::text' END;
-    moving  text := CASE WHEN op = 'UPDATE' THEN rowcast.partition_key_sql(rule.relid) END;
-    side    text;
-    body    text;
-    read    text;
-    tell    text;
-    place   text := format('%s, %L, %L', rule.relid, rule.schema_name, rule.table_name);
-    -- Columns a side needs: always count and range of organizations, arrays where they may be wanted.
-    arrays  boolean := NOT by_log OR by_path OR by_user OR with_ids OR moving IS NOT NULL;
-    quick   text;
-    sample  text;
-    most    int := rule.max_rows;
+    parts text[] := regexp_split_to_array(template, '«|»');
 BEGIN
-    side := '(SELECT count(*) AS n, count(s.o) AS mapped, min(s.o) AS lo, max(s.o) AS hi'
-        || CASE WHEN arrays THEN ', array_agg(s.o) AS o' ELSE ', NULL::text[] AS o' END
-        || CASE WHEN with_ids THEN ', array_agg(s.k) AS k' ELSE ', NULL::text[] AS k' END
-        || CASE WHEN by_user THEN ', array_agg(s.u) AS u' ELSE ', NULL::text[] AS u' END
-        || ' FROM (SELECT (%s) COLLATE "C" AS o'
-        || CASE WHEN with_ids THEN ', %s AS k' ELSE '%.0s' END
-        || CASE WHEN by_user THEN ', %s AS u' ELSE '%.0s' END
-        || ' FROM %s x LIMIT ' || (most::bigint + 1) || ') s)';
-    -- format() knows no empty argument, so leave out what is not wanted.
-    side := replace(side, '%.0s', '');
-
-    IF op = 'UPDATE' THEN
-        read := format('SELECT a.n, a.mapped, a.lo, a.hi, a.o, a.k, a.u, b.mapped, b.lo, b.hi, b.o, b.u'
-            ' INTO n, mapped, lo, hi, orgs, ids, users, old_mapped, old_lo, old_hi, old_orgs, old_users FROM %s a, %s b;',
-            rowcast.fill(side, org_new, CASE WHEN with_ids THEN id END, CASE WHEN by_user THEN usr END, 'new_rows'),
-            rowcast.fill(replace(replace(side, ', array_agg(s.k) AS k', ''), ', %s AS k', ''), org_old, NULL, CASE WHEN by_user THEN usr END, 'old_rows'));
-    ELSE
-        read := format('SELECT a.n, a.mapped, a.lo, a.hi, a.o, a.k, a.u INTO n, mapped, lo, hi, orgs, ids, users FROM %s a;',
-            rowcast.fill(side, CASE op WHEN 'DELETE' THEN org_old ELSE org_new END, CASE WHEN with_ids THEN id END,
-                CASE WHEN by_user THEN usr END, CASE op WHEN 'DELETE' THEN 'old_rows' ELSE 'new_rows' END));
-    END IF;
-    sample := format('SELECT %s INTO sample FROM %s x WHERE (%s) IS NULL LIMIT 1;', id,
-        CASE op WHEN 'DELETE' THEN 'old_rows' ELSE 'new_rows' END, CASE op WHEN 'DELETE' THEN org_old ELSE org_new END);
-
-    read := read || E'\n    IF n = 0 THEN RETURN NULL; END IF;';
-    -- Above the limit, or without a key, the statement is told once for each organization.
-    read := read || format(E'\n    IF %s THEN\n        bulk := true;\n        SELECT count(*), count(s.o), array_agg(DISTINCT s.o) FILTER (WHERE s.o IS NOT NULL)'
-        ' INTO n, mapped, orgs FROM (SELECT (%s) COLLATE "C" AS o FROM %s x) s;',
-        CASE WHEN keyed THEN 'n > ' || most ELSE 'true' END,
-        CASE op WHEN 'DELETE' THEN org_old ELSE org_new END, CASE op WHEN 'DELETE' THEN 'old_rows' ELSE 'new_rows' END);
-    IF op = 'UPDATE' THEN
-        read := read || format(E'\n        SELECT array_agg(DISTINCT s.o) INTO orgs FROM (SELECT unnest(orgs) AS o UNION SELECT (%s) COLLATE "C" FROM old_rows x) s WHERE s.o IS NOT NULL;', org_old);
-        read := read || format(E'\n    ELSIF mapped = n AND old_mapped = n AND lo = hi AND lo = old_lo AND lo = old_hi%s THEN\n        single := true;',
-            CASE WHEN by_user THEN ' AND users IS NOT DISTINCT FROM old_users' ELSE '' END);
-        read := read || E'\n    ELSE';
-        IF NOT arrays THEN
-            read := read || format(E'\n        SELECT array_agg(s.o) INTO orgs FROM (SELECT %s AS o FROM new_rows x) s;\n        SELECT array_agg(s.o) INTO old_orgs FROM (SELECT %s AS o FROM old_rows x) s;', org_new, org_old);
+    FOR i IN 1 .. cardinality(parts) / 2 LOOP
+        IF NOT given ? parts[2 * i] THEN
+            RAISE EXCEPTION 'the template knows no value "%"', parts[2 * i];
         END IF;
-        IF with_ids THEN
-            read := read || format(E'\n        SELECT array_agg(s.k) INTO old_ids FROM (SELECT %s AS k FROM old_rows x) s;', id);
-        ELSE
-            read := read || E'\n        NULL;';
-        END IF;
-        read := read || E'\n    END IF;';
-    ELSE
-        read := read || E'\n    ELSIF mapped = n AND lo = hi THEN\n        single := true;';
-        IF NOT arrays THEN
-            read := read || format(E'\n    ELSE\n        SELECT array_agg(s.o) INTO orgs FROM (SELECT %s AS o FROM %s x) s;',
-                CASE op WHEN 'DELETE' THEN org_old ELSE org_new END, CASE op WHEN 'DELETE' THEN 'old_rows' ELSE 'new_rows' END);
-        END IF;
-        read := read || E'\n    END IF;';
-    END IF;
-    IF moving IS NOT NULL THEN
-        read := read || format($moving$
-    IF NOT bulk AND EXISTS (SELECT FROM (SELECT row_number() OVER () AS i, x.* FROM old_rows x) o
-            JOIN (SELECT row_number() OVER () AS i, x.* FROM new_rows x) n USING (i) WHERE %s) THEN
-        EXECUTE 'SELECT array_agg(s.l), (SELECT array_agg(s.l) FROM (SELECT ' || rowcast.leaf_sql(%s) || ' AS l FROM old_rows) s)'
-            ' FROM (SELECT ' || rowcast.leaf_sql(%s) || ' AS l FROM new_rows) s' INTO leaf, old_leaf;
-        across := leaf IS DISTINCT FROM old_leaf;%s
-    END IF;$moving$, moving, rule.relid, rule.relid,
-            CASE WHEN with_ids THEN format(E'\n        IF across THEN SELECT array_agg(s.k) INTO old_ids FROM (SELECT %s AS k FROM old_rows x) s; END IF;', id) ELSE '' END);
-    END IF;
-    read := read || format(E'\n    IF mapped < n THEN\n        %s\n    END IF;', sample);
-    IF NOT by_log THEN
-        -- Raises inside the block when the table is gone or closed, so that the insert below does not.
-        read := read || E'\n    IF NOT has_table_privilege(''public.realtime_table_events'', ''INSERT'') THEN\n'
-            '        RAISE EXCEPTION ''no privilege to insert into public.realtime_table_events'';\n    END IF;';
-    END IF;
-
-    quick := CASE
-        WHEN by_log THEN format(E'PERFORM pg_logical_emit_message(true, ''rowcast'', concat(''{"v":1,"t":%s,"op":"%s","n":'', n, '',"org":'', to_json(lo)%s%s, ''}''));',
-            rule.relid, op,
-            CASE WHEN by_user THEN ', '',"users":'', array_to_json(users)' ELSE '' END,
-            CASE WHEN with_ids THEN ', '',"ids":'', array_to_json(ids)' ELSE '' END)
-        ELSE format(E'IF n = 1 THEN\n%s            INSERT INTO public.realtime_table_events (organization_id, table_schema, table_name, event_type, record_id, relation_id%s)'
-            '\n            VALUES (lo, %L, %L, %L, ids[1], %s%s);\n%s        ELSE'
-            '\n            INSERT INTO public.realtime_table_events (organization_id, table_schema, table_name, event_type, record_id, relation_id%s)'
-            '\n            SELECT lo, %L, %L, %L, e.k, %s%s FROM unnest(ids%s) AS e(k%s)%s;\n        END IF;',
-            CASE WHEN by_user THEN E'            IF users[1] IS NULL THEN RETURN NULL; END IF;\n' ELSE '' END,
-            CASE WHEN by_user THEN ', user_id' ELSE '' END,
-            rule.schema_name, rule.table_name, op, rule.relid, CASE WHEN by_user THEN ', users[1]' ELSE '' END, '',
-            CASE WHEN by_user THEN ', user_id' ELSE '' END,
-            rule.schema_name, rule.table_name, op, rule.relid, CASE WHEN by_user THEN ', e.u' ELSE '' END,
-            CASE WHEN by_user THEN ', users' ELSE '' END, CASE WHEN by_user THEN ', u' ELSE '' END,
-            CASE WHEN by_user THEN ' WHERE e.u IS NOT NULL' ELSE '' END) END;
-
-    tell := CASE WHEN moving IS NOT NULL THEN format(E'    IF across THEN\n        PERFORM rowcast.tell_across(%s, %L, %L, orgs, ids, users, old_orgs, old_ids, old_users, leaf, old_leaf);\n        RETURN NULL;\n    END IF;\n',
-            place, rule.storage, by_user) ELSE '' END
-        || format(E'    IF bulk THEN\n        PERFORM rowcast.tell_bulk(%s, %L, %L, n, orgs);\n    ELSIF single THEN\n        %s\n    ELSE\n        %s\n    END IF;\n    RETURN NULL;',
-            place, op, rule.storage, quick,
-            CASE WHEN by_log THEN format('PERFORM rowcast.tell_by_log(%s, %L, orgs, old_orgs, users, old_users, ids);', rule.relid, op)
-                 ELSE format('PERFORM rowcast.tell_by_table(%s, %L, %L, orgs, ids, users, old_orgs, old_ids, old_users);', place, op, by_user) END);
-
-    body := E'DECLARE\n    n bigint; mapped bigint; lo text; hi text; orgs text[]; ids text[]; users text[];\n'
-        '    old_mapped bigint; old_lo text; old_hi text; old_orgs text[]; old_ids text[]; old_users text[];\n'
-        '    bulk boolean := false; single boolean := false; across boolean := false; leaf bigint[]; old_leaf bigint[]; sample text;\n'
-        'BEGIN\n';
-    IF rule."strict" THEN
-        body := body || '    ' || read || format(E'\n    IF mapped < n THEN\n'
-            '        RAISE EXCEPTION ''rowcast: %% of %% rows of %s belong to no organization (%s, first record %%)'', n - mapped, n, sample\n'
-            '            USING ERRCODE = ''RC001'', HINT = %L;\n    END IF;\n', replace(rule.relid::regclass::text, '%', '%%'), op,
-            'Fill the organization, or track the table again with strict => false.');
-    ELSE
-        body := body || E'    BEGIN\n    ' || read || format(E'\n    EXCEPTION WHEN OTHERS THEN\n'
-            '        PERFORM rowcast.note_problem(%s, %L, ''SQLSTATE '' || SQLSTATE || CASE WHEN SQLSTATE LIKE ''42%%'' OR SQLSTATE = ''P0001'' THEN '': '' || SQLERRM ELSE '''' END);\n'
-            '        RETURN NULL;\n    END;\n'
-            '    IF mapped < n THEN\n        PERFORM rowcast.note_problem(%s, %L, ''no organization'', n - mapped, sample);\n    END IF;\n',
-            rule.relid, op, rule.relid, op);
-    END IF;
-    RETURN body || tell || E'\nEND';
+        parts[2 * i] := coalesce(given ->> parts[2 * i], '');
+    END LOOP;
+    RETURN array_to_string(parts, '');
 END $$;
 
--- format() with the arguments that are there.
-CREATE OR REPLACE FUNCTION rowcast.fill(template text, VARIADIC arguments text[]) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS
-$$ SELECT format($1, VARIADIC (SELECT array_agg(a ORDER BY n) FROM unnest($2) WITH ORDINALITY u(a, n) WHERE a IS NOT NULL)) $$;
+-- The body of the trigger function of one table and operation.
+--
+-- First the one row that most statements write, by the cheapest query there is; INTO STRICT says
+-- whether there are none or more. Then all rows at once: when they are of one organization only its
+-- name and their number (and keys) are told, otherwise arrays that run along the rows.
+CREATE OR REPLACE FUNCTION rowcast.trigger_body(rule rowcast.tables, op text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $function$
+DECLARE
+    plan     jsonb := rowcast.plan(rule.relid, rule.organization_column, rule.organization_path);
+    by_path  boolean := jsonb_array_length(plan -> 'hops') > 0;
+    keyed    boolean := cardinality(rule.key_columns) > 0;
+    by_log   boolean := rule.storage = 'log';
+    by_user  boolean := rule.user_column IS NOT NULL;
+    with_ids boolean := keyed AND (NOT by_log OR NOT rule.published);
+    two      boolean := op = 'UPDATE';
+    crossing text := CASE WHEN two THEN rowcast.partition_key_sql(rule.relid) END;
+    -- Whether one query brings arrays at once; otherwise they are read only when organizations differ.
+    arrays   boolean := NOT by_log OR by_path OR by_user OR with_ids OR crossing IS NOT NULL;
+    v        jsonb;
+BEGIN
+    v := jsonb_build_object(
+        'relid', rule.relid, 'schema', quote_literal(rule.schema_name), 'table', quote_literal(rule.table_name),
+        'op', op, 'storage', rule.storage, 'by_user', by_user, 'max', rule.max_rows, 'limit', rule.max_rows::bigint + 1,
+        'rows', CASE op WHEN 'DELETE' THEN 'old_rows' ELSE 'new_rows' END,
+        'org', rowcast.organization_sql(rule.relid, plan, 0, 'x', by_path AND op = 'DELETE'),
+        'old_org', rowcast.organization_sql(rule.relid, plan, 0, 'x', by_path),
+        'old_org_y', rowcast.organization_sql(rule.relid, plan, 0, 'y', by_path),
+        'id', CASE WHEN keyed THEN rowcast.record_id_sql(rule.relid, rule.key_columns, 'x') ELSE 'NULL::text' END,
+        'id_y', CASE WHEN keyed THEN rowcast.record_id_sql(rule.relid, rule.key_columns, 'y') ELSE 'NULL::text' END,
+        'user', CASE WHEN by_user THEN rowcast.text_sql(rule.relid, rule.user_column, 'x') END,
+        'user_y', CASE WHEN by_user THEN rowcast.text_sql(rule.relid, rule.user_column, 'y') END,
+        'crossing', crossing,
+        'guard', CASE WHEN by_log THEN '' ELSE $$
+        IF NOT has_table_privilege('public.realtime_table_events', 'INSERT') THEN
+            RAISE EXCEPTION 'no privilege to insert into public.realtime_table_events';
+        END IF;$$ END);
+
+    -- What happens to errors, and to rows that belong to nobody.
+    v := v || jsonb_build_object(
+        'failed', CASE WHEN rule."strict" THEN '' ELSE rowcast.render($$
+    WHEN OTHERS THEN
+        PERFORM rowcast.note_problem(«relid», '«op»', 'SQLSTATE ' || SQLSTATE
+            || CASE WHEN SQLSTATE LIKE '42%' OR SQLSTATE = 'P0001' THEN ': ' || SQLERRM ELSE '' END);
+        RETURN NULL;$$, v) END,
+        'unmapped', CASE WHEN rule."strict" THEN rowcast.render($$
+        RAISE EXCEPTION 'rowcast: % of % rows of %.% belong to no organization («op», first record %)', n - mapped, n, «schema», «table», id
+            USING ERRCODE = 'RC001', HINT = 'Fill the organization, or track the table again with strict => false.';$$, v)
+        ELSE rowcast.render($$
+        PERFORM rowcast.note_problem(«relid», '«op»', 'no organization', n - mapped, id);$$, v) END);
+
+    -- One row.
+    v := v || jsonb_build_object(
+        'one_fields', concat_ws(', ', v ->> 'org', CASE WHEN by_log AND NOT with_ids THEN 'NULL::text' ELSE v ->> 'id' END, v ->> 'user',
+            CASE WHEN two THEN concat_ws(', ', v ->> 'old_org_y', CASE WHEN by_log AND NOT with_ids THEN 'NULL::text' ELSE v ->> 'id_y' END, v ->> 'user_y') END),
+        'one_into', concat_ws(', ', 'lo, id', CASE WHEN by_user THEN 'usr' END,
+            CASE WHEN two THEN concat_ws(', ', 'old_lo, old_id', CASE WHEN by_user THEN 'old_usr' END) END),
+        'one_from', CASE WHEN two THEN 'new_rows x, old_rows y' ELSE v ->> 'rows' || ' x' END,
+        'one_tell', CASE WHEN by_log THEN rowcast.render($$PERFORM pg_logical_emit_message(true, 'rowcast',
+            concat('{"v":1,"t":«relid»,"op":"«op»","n":1,"org":', to_json(lo)«users»«ids», '}'));$$, v || jsonb_build_object(
+                'users', CASE WHEN by_user THEN $$, ',"users":[', coalesce(to_json(usr)::text, 'null'), ']'$$ END,
+                'ids', CASE WHEN with_ids THEN $$, ',"ids":[', to_json(id), ']'$$ END))
+        ELSE rowcast.render($$«unless»INSERT INTO public.realtime_table_events
+            (organization_id, table_schema, table_name, event_type, record_id, relation_id, user_id)
+        VALUES (lo, «schema», «table», '«op»', id, «relid», «usr»);$$, v || jsonb_build_object(
+                'unless', CASE WHEN by_user THEN E'IF usr IS NULL THEN RETURN NULL; END IF;\n        ' END,
+                'usr', CASE WHEN by_user THEN 'usr' ELSE 'NULL' END)) END,
+        'one_arrays', concat_ws(', ', 'ARRAY[lo]', CASE WHEN two THEN 'ARRAY[old_lo]' ELSE 'NULL::text[]' END,
+            CASE WHEN by_user THEN 'ARRAY[usr]' ELSE 'NULL::text[]' END, CASE WHEN by_user AND two THEN 'ARRAY[old_usr]' ELSE 'NULL::text[]' END,
+            CASE WHEN with_ids THEN 'ARRAY[id]' ELSE 'NULL::text[]' END, CASE WHEN with_ids AND two THEN 'ARRAY[old_id]' ELSE 'NULL::text[]' END),
+        'one_same', concat_ws(' AND ', 'lo IS NOT NULL', CASE WHEN two THEN 'lo = old_lo' END,
+            CASE WHEN two AND by_user THEN 'usr IS NOT DISTINCT FROM old_usr' END));
+    -- What is said with arrays; the names of the arrays stand in one order for both storages.
+    v := v || jsonb_build_object('tell', CASE
+        WHEN by_log THEN rowcast.render($$PERFORM rowcast.tell_by_log(«relid», '«op»', a.orgs, a.old_orgs, a.users, a.old_users, a.ids)$$, v)
+        ELSE rowcast.render($$PERFORM rowcast.tell_by_table(«relid», «schema», «table», '«op»', '«by_user»', a.orgs, a.ids, a.users, a.old_orgs, a.old_ids, a.old_users)$$, v) END
+        || ' FROM (SELECT %s) AS a(orgs, old_orgs, users, old_users, ids, old_ids);');
+    v := v || jsonb_build_object(
+        'one_other', format(v ->> 'tell', v ->> 'one_arrays'),
+        'all_other', format(v ->> 'tell', 'orgs, old_orgs, users, old_users, ids, old_ids'));
+    v := v || jsonb_build_object('one', CASE WHEN NOT keyed OR crossing IS NOT NULL THEN '' ELSE rowcast.render($$
+    BEGIN
+        SELECT «one_fields» INTO STRICT «one_into» FROM «one_from»;«guard»
+    EXCEPTION
+    WHEN no_data_found THEN
+        RETURN NULL;
+    WHEN too_many_rows THEN
+        many := true;«failed»
+    END;
+    IF NOT many THEN
+        IF «one_same» THEN
+        «one_tell»
+        RETURN NULL;
+        END IF;
+        IF lo IS NULL THEN
+            n := 1; mapped := 0;
+            SELECT «id» INTO id FROM «rows» x;«unmapped»
+        END IF;
+        «one_other»
+        RETURN NULL;
+    END IF;$$, v) END);
+
+    -- All rows.
+    v := v || jsonb_build_object(
+        'some_arrays', concat(CASE WHEN arrays THEN ', array_agg(s.o) AS o' ELSE ', NULL::text[] AS o' END,
+            CASE WHEN by_user THEN ', array_agg(s.u) AS u' ELSE ', NULL::text[] AS u' END),
+        'some_ids', CASE WHEN with_ids THEN ', array_agg(s.k) AS k' ELSE ', NULL::text[] AS k' END,
+        'and_id', CASE WHEN with_ids THEN ', ' || (v ->> 'id') || ' AS k' END,
+        'and_user', CASE WHEN by_user THEN ', ' || (v ->> 'user') || ' AS u' END);
+    v := v || jsonb_build_object('read', rowcast.render($$(
+            SELECT count(*) AS n, count(s.o) AS mapped, min(s.o) AS lo, max(s.o) AS hi«some_arrays»«some_ids»
+            FROM (SELECT («org») COLLATE "C" AS o«and_user»«and_id» FROM «rows» x LIMIT «limit») s)$$, v));
+    v := v || jsonb_build_object('read', CASE WHEN two THEN rowcast.render($$SELECT a.n, a.mapped, a.lo, a.hi, a.o, a.u, a.k, b.mapped, b.lo, b.hi, b.o, b.u
+        INTO n, mapped, lo, hi, orgs, users, ids, old_mapped, old_lo, old_hi, old_orgs, old_users
+        FROM «read» a, (
+            SELECT count(s.o) AS mapped, min(s.o) AS lo, max(s.o) AS hi«some_arrays»
+            FROM (SELECT («old_org») COLLATE "C" AS o«and_user» FROM old_rows x LIMIT «limit») s) b;$$, v)
+        ELSE rowcast.render($$SELECT a.n, a.mapped, a.lo, a.hi, a.o, a.u, a.k INTO n, mapped, lo, hi, orgs, users, ids FROM «read» a;$$, v) END);
+    v := v || jsonb_build_object(
+        'too_many', CASE WHEN keyed THEN rowcast.render('n > «max»', v) ELSE 'true' END,
+        'and_old_organizations', CASE WHEN two THEN rowcast.render($$
+            SELECT array_agg(DISTINCT s.o) INTO orgs
+            FROM (SELECT unnest(orgs) AS o UNION SELECT («old_org») COLLATE "C" FROM old_rows x) s WHERE s.o IS NOT NULL;$$, v) END,
+        'same', concat_ws(' AND ', 'mapped = n AND lo = hi', CASE WHEN two THEN 'old_mapped = n AND lo = old_lo AND lo = old_hi' END,
+            CASE WHEN two AND by_user THEN 'users IS NOT DISTINCT FROM old_users' END),
+        'rest', concat(
+            CASE WHEN NOT arrays THEN rowcast.render($$
+            SELECT array_agg(s.o) INTO orgs FROM (SELECT «org» AS o FROM «rows» x) s;$$, v) END,
+            CASE WHEN NOT arrays AND two THEN rowcast.render($$
+            SELECT array_agg(s.o) INTO old_orgs FROM (SELECT «old_org» AS o FROM old_rows x) s;$$, v) END,
+            CASE WHEN with_ids AND two THEN rowcast.render($$
+            SELECT array_agg(s.k) INTO old_ids FROM (SELECT «id» AS k FROM old_rows x) s;$$, v) END,
+            $$
+            NULL;$$),
+        'cross', CASE WHEN crossing IS NOT NULL THEN rowcast.render($$
+        IF NOT bulk AND EXISTS (SELECT FROM (SELECT row_number() OVER () AS i, x.* FROM old_rows x) o
+                JOIN (SELECT row_number() OVER () AS i, x.* FROM new_rows x) n USING (i) WHERE «crossing») THEN
+            EXECUTE 'SELECT array_agg(s.l), (SELECT array_agg(s.l) FROM (SELECT ' || rowcast.leaf_sql(«relid») || ' AS l FROM old_rows) s)'
+                ' FROM (SELECT ' || rowcast.leaf_sql(«relid») || ' AS l FROM new_rows) s' INTO leaf, old_leaf;
+            across := leaf IS DISTINCT FROM old_leaf;
+        END IF;
+«old_ids»$$, v || jsonb_build_object('old_ids', CASE WHEN with_ids THEN rowcast.render($$
+        IF across AND old_ids IS NULL THEN
+            SELECT array_agg(s.k) INTO old_ids FROM (SELECT «id» AS k FROM old_rows x) s;
+        END IF;$$, v) END)) END,
+        'tell_across', CASE WHEN crossing IS NOT NULL THEN rowcast.render($$
+    IF across THEN
+        PERFORM rowcast.tell_across(«relid», «schema», «table», '«storage»', '«by_user»', orgs, ids, users, old_orgs, old_ids, old_users, leaf, old_leaf);
+        RETURN NULL;
+    END IF;$$, v) END,
+        'all_same', CASE WHEN by_log THEN rowcast.render($$PERFORM pg_logical_emit_message(true, 'rowcast',
+            concat('{"v":1,"t":«relid»,"op":"«op»","n":', n, ',"org":', to_json(lo)«users»«ids», '}'));$$, v || jsonb_build_object(
+                'users', CASE WHEN by_user THEN $$, ',"users":', array_to_json(users)$$ END,
+                'ids', CASE WHEN with_ids THEN $$, ',"ids":', array_to_json(ids)$$ END))
+        ELSE rowcast.render($$INSERT INTO public.realtime_table_events
+            (organization_id, table_schema, table_name, event_type, record_id, relation_id, user_id)
+        SELECT lo, «schema», «table», '«op»', e.k, «relid», «from»;$$, v || jsonb_build_object(
+            'from', CASE WHEN by_user THEN 'e.u FROM unnest(ids, users) AS e(k, u) WHERE e.u IS NOT NULL' ELSE 'NULL FROM unnest(ids) AS e(k)' END)) END);
+
+    RETURN rowcast.render($$DECLARE
+    n bigint; mapped bigint; lo text; hi text; id text; usr text;
+    old_mapped bigint; old_lo text; old_hi text; old_id text; old_usr text;
+    orgs text[]; ids text[]; users text[]; old_orgs text[]; old_ids text[]; old_users text[];
+    leaf bigint[]; old_leaf bigint[];
+    many boolean := false; bulk boolean := false; single boolean := false; across boolean := false;
+BEGIN«one»
+    BEGIN
+        «read»
+        IF n = 0 THEN
+            RETURN NULL;
+        END IF;
+        IF «too_many» THEN
+            bulk := true;
+            SELECT count(*), count(s.o), array_agg(DISTINCT s.o) FILTER (WHERE s.o IS NOT NULL) INTO n, mapped, orgs
+            FROM (SELECT («org») COLLATE "C" AS o FROM «rows» x) s;«and_old_organizations»
+        ELSIF «same» THEN
+            single := true;
+        ELSE«rest»
+        END IF;«cross»
+        IF mapped < n THEN
+            SELECT «id» INTO id FROM «rows» x WHERE («org») IS NULL LIMIT 1;
+        END IF;«guard»
+    EXCEPTION
+    WHEN no_data_found THEN
+        RETURN NULL;«failed»
+    END;
+    IF mapped < n THEN«unmapped»
+    END IF;«tell_across»
+    IF bulk THEN
+        PERFORM rowcast.tell_bulk(«relid», «schema», «table», '«op»', '«storage»', n, orgs);
+    ELSIF single THEN
+        «all_same»
+    ELSE
+        «all_other»
+    END IF;
+    RETURN NULL;
+END$$, v);
+END $function$;
 
 -- The body of the TRUNCATE trigger: told by a message whatever the storage.
 CREATE OR REPLACE FUNCTION rowcast.truncate_body(rule rowcast.tables) RETURNS text
