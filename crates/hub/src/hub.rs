@@ -19,9 +19,6 @@ use crate::{
     state::{Conn, State},
 };
 
-/// Bytes staged before they are written in the middle of a batch.
-const STAGE_BYTES: usize = 4 << 20;
-
 /// What a subscribe came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subscribed {
@@ -71,11 +68,10 @@ impl Hub {
         for op in batch.ops {
             events += u64::from(matches!(op, rowcast_model::HubOp::Event(_)));
             state.step(op, &mut stage);
-            if stage.bytes() > STAGE_BYTES {
-                MutexGuard::unlocked(&mut state, || stage.flush(&self.shared, now));
-            } else {
-                // Whoever wants to subscribe goes first.
-                MutexGuard::bump(&mut state);
+            // The state stays locked while anything is staged: a reply that came in between would line
+            // up behind events that come after it.
+            if stage.is_full() {
+                MutexGuard::unlocked_fair(&mut state, || stage.flush(&self.shared, now));
             }
         }
         self.note_subscriptions(&state);

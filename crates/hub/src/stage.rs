@@ -19,6 +19,10 @@ use crate::{
 /// A chunk that has grown to this is not appended to any more. Also what bounds the memory that a
 /// queued frame keeps alive beyond its own bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// Bytes staged before they are written in the middle of a batch.
+const STAGE_BYTES: usize = 4 << 20;
+/// Deliveries staged before they are written in the middle of a batch.
+const STAGE_DELIVERIES: u64 = 200_000;
 /// Chunks kept from batch to batch.
 const KEPT_CHUNKS: usize = 64;
 
@@ -77,9 +81,10 @@ impl Stage {
         self.batch += 1;
     }
 
-    /// Bytes held in chunks.
-    pub(crate) fn bytes(&self) -> usize {
-        self.staged_bytes
+    /// Whether it is time to flush, in the middle of a batch: too many bytes are held, or so much was
+    /// staged that others have waited some milliseconds for the state.
+    pub(crate) fn is_full(&self) -> bool {
+        self.staged_bytes > STAGE_BYTES || self.deliveries > STAGE_DELIVERIES
     }
 
     /// Writes a frame with the pen of its class.

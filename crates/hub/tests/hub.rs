@@ -1,0 +1,17 @@
+//! What the hub promises, through its public front.
+#![allow(clippy::unwrap_used)] // Helpers of tests are tests.
+
+#[path = "hub/delivery.rs"]
+mod delivery;
+#[path = "hub/filters.rs"]
+mod filters;
+#[path = "hub/latest.rs"]
+mod latest;
+#[path = "hub/members.rs"]
+mod members;
+#[path = "hub/outbox.rs"]
+mod outbox;
+#[path = "hub/positions.rs"]
+mod positions;
+#[path = "hub/support.rs"]
+mod support;

@@ -1,0 +1,175 @@
+//! Memberships and keys: they begin and end at their place in the log.
+
+use rowcast_hub::{Auth, HubError, Identity};
+use rowcast_model::HubOp;
+use rowcast_wire::CloseCode;
+
+use crate::support::*;
+
+/// Promise 7.
+#[test]
+fn nothing_after_the_removal_is_delivered() {
+    let hub = hub();
+    let anna = Client::member(
+        &hub,
+        "anna",
+        &["acme", "other"],
+        &["org:acme", "tenant:acme:tasks", "org:other"],
+    );
+    let insert = |lsn, org| HubOp::Event(event(org, at(lsn, 0), lsn as u32));
+    // All in one batch: only the order of the log counts.
+    hub.publish(batch(vec![
+        insert(1, "acme"),
+        commit(1),
+        member("anna", "acme", None),
+        commit(2),
+        insert(3, "acme"),
+        insert(4, "other"),
+    ]));
+    assert_eq!(
+        anna.told(),
+        [
+            "INSERT 1 on org:acme",
+            "INSERT 1 on tenant:acme:tasks",
+            "commit org:acme",
+            "commit tenant:acme:tasks",
+            "unsubscribed org:acme",
+            "unsubscribed tenant:acme:tasks",
+            "membership \"acme\" null",
+            "INSERT 4 on org:other",
+        ]
+    );
+    let refused = hub.subscribe(&anna.connection, to("org:acme"));
+    assert_eq!(refused, Err(HubError::NotMember("acme".into())));
+}
+
+#[test]
+fn roles_are_followed_live() {
+    let hub = hub();
+    let anna = Client::member(&hub, "anna", &["acme"], &["org:acme"]);
+    let for_admins = |lsn| {
+        let mut event = event("acme", at(lsn, 0), lsn as u32);
+        event.audience.required_roles = std::sync::Arc::new(["admin".into()]);
+        event.last = true;
+        HubOp::Event(event)
+    };
+    hub.publish(batch(vec![
+        for_admins(1),
+        member("anna", "acme", Some("admin")),
+        for_admins(2),
+        member("anna", "acme", Some("member")),
+        for_admins(3),
+    ]));
+    assert_eq!(
+        anna.told(),
+        [
+            "membership \"acme\" [\"admin\"]",
+            "INSERT 2 on org:acme!",
+            "membership \"acme\" [\"member\"]",
+        ]
+    );
+    assert_eq!(
+        hub.roles(&Identity::session("anna"), &"acme".into()),
+        Some(vec!["member".into()])
+    );
+}
+
+#[test]
+fn a_gained_membership_is_told_and_can_be_used() {
+    let hub = hub();
+    let anna = Client::member(&hub, "anna", &["acme"], &["user:anna"]);
+    hub.publish(batch(vec![member("anna", "other", Some("member"))]));
+    assert_eq!(anna.told(), ["membership \"other\" [\"member\"]"]);
+    hub.subscribe(&anna.connection, to("org:other")).unwrap();
+    assert_eq!(
+        hub.organizations(&Identity::session("anna")),
+        ["acme".into(), "other".into()]
+    );
+}
+
+#[test]
+fn when_all_memberships_are_void_only_claims_remain() {
+    let hub = hub();
+    let anna = Client::member(&hub, "anna", &["acme"], &["org:acme"]);
+    let claims = Identity {
+        user: "carl".into(),
+        auth: Auth::Session {
+            granted: std::sync::Arc::new([("acme".into(), std::sync::Arc::new([]))]),
+        },
+    };
+    let carl = Client::new(&hub, claims);
+    hub.subscribe(&carl.connection, to("org:acme")).unwrap();
+    carl.told();
+    let mut ops = vec![HubOp::MembershipsCleared];
+    ops.extend(single("acme", 1, 1).ops);
+    hub.publish(batch(ops));
+    assert_eq!(
+        anna.told(),
+        ["unsubscribed org:acme", "membership \"acme\" null"]
+    );
+    assert_eq!(carl.told(), ["INSERT 1 on org:acme!"]);
+}
+
+#[test]
+fn a_revoked_key_closes_its_sockets_for_good() {
+    let hub = hub();
+    hub.publish(batch(vec![
+        key("k1", Some("acme")),
+        key("k2", Some("acme")),
+    ]));
+    let found = hub.api_key_by_hash("hash of k1").unwrap();
+    assert_eq!(Some(&*found), hub.api_key("k1").as_deref());
+    let clients = ["k1", "k2"].map(|id| {
+        let client = Client::new(&hub, Identity::api_key(id));
+        hub.subscribe(&client.connection, to("org:acme")).unwrap();
+        client.told();
+        client
+    });
+    let mut ops = vec![key("k1", None)];
+    ops.extend(single("acme", 1, 1).ops);
+    hub.publish(batch(ops));
+    assert_eq!(clients[0].connection.closed(), Some(CloseCode::KeyRevoked));
+    assert!(clients[0].told().is_empty());
+    assert_eq!(clients[1].told(), ["INSERT 1 on org:acme!"]);
+    assert_eq!(hub.api_key("k1"), None);
+    assert!(
+        hub.subscribe(
+            &Client::new(&hub, Identity::api_key("k1")).connection,
+            to("org:acme")
+        )
+        .is_err()
+    );
+}
+
+#[test]
+fn a_refreshed_token_takes_away_what_it_does_not_grant() {
+    let hub = hub();
+    let claims = |orgs: &[&str]| Identity {
+        user: "anna".into(),
+        auth: Auth::Session {
+            granted: orgs
+                .iter()
+                .map(|org| ((*org).into(), std::sync::Arc::from(["member".into()])))
+                .collect(),
+        },
+    };
+    let anna = Client::new(&hub, claims(&["acme", "other"]));
+    hub.subscribe(&anna.connection, to("org:acme")).unwrap();
+    hub.subscribe(&anna.connection, to("org:other")).unwrap();
+    anna.told();
+    hub.renew(&anna.connection, claims(&["acme", "other"]))
+        .unwrap();
+    assert!(anna.told().is_empty());
+    hub.renew(&anna.connection, claims(&["other"])).unwrap();
+    assert_eq!(
+        anna.told(),
+        ["unsubscribed org:acme", "membership \"acme\" null"]
+    );
+    hub.publish(single("acme", 1, 1));
+    hub.publish(single("other", 2, 2));
+    assert_eq!(anna.told(), ["INSERT 2 on org:other!"]);
+    assert_eq!(
+        hub.renew(&anna.connection, Identity::session("bert")),
+        Err(HubError::UserChanged)
+    );
+}

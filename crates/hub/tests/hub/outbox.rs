@@ -1,0 +1,133 @@
+//! Sockets that take little, and what is bounded.
+
+use proptest::prelude::*;
+use rowcast_hub::{HubLimits, Identity};
+use rowcast_model::HubOp;
+use rowcast_wire::{CloseCode, server};
+
+use crate::support::*;
+
+fn events(lsn: u64, count: u32) -> Vec<HubOp> {
+    let each = (0..count).map(|i| HubOp::Event(event("acme", at(lsn, i), i)));
+    each.chain([commit(lsn)]).collect()
+}
+
+/// Promise 11: one slow socket harms only itself.
+#[test]
+fn a_slow_socket_is_closed_and_another_goes_on() {
+    let hub = hub_with(HubLimits {
+        outbox_bytes: 10_000,
+        ..Default::default()
+    });
+    let slow = Client::member(&hub, "anna", &["acme"], &["org:acme"]);
+    let quick = Client::member(&hub, "bert", &["acme"], &["org:acme"]);
+    *slow.socket.room.lock().unwrap() = 100;
+    for lsn in 1..100 {
+        hub.publish(batch(events(lsn, 5)));
+    }
+    assert_eq!(slow.connection.closed(), Some(CloseCode::Slow));
+    assert!(!slow.connection.work().writable, "nothing is kept for it");
+    assert_eq!(slow.connection.work().close, Some(CloseCode::Slow));
+    assert_eq!(quick.told().len(), 99 * 6);
+    assert!(!slow.connection.send(server::ping()));
+}
+
+#[test]
+fn all_queues_together_are_bounded() {
+    let hub = hub_with(HubLimits {
+        outbox_bytes: 100_000,
+        total_outbox_bytes: 150_000,
+        ..Default::default()
+    });
+    let clients: Vec<Client> = (0..4)
+        .map(|_| Client::member(&hub, "anna", &["acme"], &["org:acme"]))
+        .collect();
+    for client in &clients {
+        *client.socket.room.lock().unwrap() = 0;
+    }
+    for lsn in 1..60 {
+        hub.publish(batch(events(lsn, 5)));
+    }
+    let slow = |client: &&Client| client.connection.closed().is_some();
+    assert!(clients.iter().filter(slow).count() >= 2);
+    // What the closed ones held is free again.
+    for client in &clients {
+        hub.disconnect(&client.connection);
+    }
+    let fresh = Client::member(&hub, "anna", &["acme"], &["org:acme"]);
+    *fresh.socket.room.lock().unwrap() = 0;
+    hub.publish(batch(events(100, 200)));
+    assert_eq!(fresh.connection.closed(), None);
+}
+
+#[test]
+fn a_reply_waits_its_turn() {
+    let hub = hub();
+    let anna = Client::member(&hub, "anna", &["acme"], &["org:acme"]);
+    *anna.socket.room.lock().unwrap() = 50;
+    hub.publish(batch(events(1, 2)));
+    anna.connection.send(server::pong(None));
+    assert!(anna.told().is_empty());
+    assert!(anna.connection.work().writable);
+    *anna.socket.room.lock().unwrap() = usize::MAX;
+    assert!(anna.connection.drain());
+    assert_eq!(
+        anna.told(),
+        [
+            "INSERT 0 on org:acme",
+            "INSERT 1 on org:acme",
+            "commit org:acme",
+            "pong "
+        ]
+    );
+    assert_eq!(anna.connection.work(), Default::default());
+}
+
+#[test]
+fn the_gateway_task_is_woken_once_there_is_work() {
+    let hub = hub();
+    let anna = Client::member(&hub, "anna", &["acme"], &["org:acme"]);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    *anna.socket.room.lock().unwrap() = 0;
+    hub.publish(batch(events(1, 1)));
+    runtime.block_on(anna.connection.woken());
+    assert!(anna.connection.work().writable);
+    anna.connection.close(CloseCode::Restarting);
+    runtime.block_on(anna.connection.woken());
+    assert_eq!(anna.connection.work().close, Some(CloseCode::Restarting));
+    // A farewell that was queued before the close still goes out.
+    *anna.socket.room.lock().unwrap() = usize::MAX;
+    assert!(anna.connection.drain());
+    assert_eq!(anna.told().len(), 2);
+}
+
+#[test]
+fn a_connection_is_small() {
+    assert!(size_of::<rowcast_hub::Connection>() <= 256);
+    assert!(size_of::<Identity>() <= 64);
+}
+
+proptest! {
+    /// Whatever a socket takes at a time, its bytes are those of a socket that takes everything.
+    #[test]
+    fn partial_writes_lose_and_repeat_nothing(
+        steps in prop::collection::vec((1_u32..40, 0_usize..9_000, any::<bool>()), 1..20),
+    ) {
+        let hub = hub();
+        let whole = Client::member(&hub, "anna", &["acme"], &["org:acme"]);
+        let partial = Client::member(&hub, "anna", &["acme"], &["org:acme"]);
+        *partial.socket.room.lock().unwrap() = 0;
+        for ((count, room, drain), lsn) in steps.into_iter().zip(1..) {
+            *partial.socket.room.lock().unwrap() += room;
+            hub.publish(batch(events(lsn, count)));
+            if drain {
+                partial.connection.drain();
+            }
+        }
+        *partial.socket.room.lock().unwrap() = usize::MAX;
+        prop_assert!(partial.connection.drain());
+        prop_assert_eq!(partial.socket.raw(), whole.socket.raw());
+    }
+}
