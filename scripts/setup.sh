@@ -18,6 +18,16 @@ if [ "$want" = test ]; then
   need node nodejs
   need npm npm
 fi
+# The example page is tested in a real browser, where there is one.
+browser() { command -v chromium || command -v chromium-browser || command -v google-chrome; }
+if [ "$want" = test ] && [ -z "${ROWCAST_TEST_BROWSER:-}" ] && ! browser >/dev/null; then
+  # Not on Ubuntu, whose package of that name only points to a snap.
+  if [ "$(id -u)" = 0 ] && grep -qs '^ID=debian' /etc/os-release; then
+    missing+=(chromium)
+  else
+    echo "setup: no Chromium here: the test of the example page in a browser is left out" >&2
+  fi
+fi
 [ -e /etc/ssl/certs/ca-certificates.crt ] || [ "$(uname -s)" != Linux ] || missing+=(ca-certificates)
 
 if [ ${#missing[@]} -gt 0 ]; then
