@@ -1,0 +1,80 @@
+//! The configuration as it is now, as text, for routing to begin with; the log brings the changes.
+
+use std::collections::HashMap;
+
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+use crate::{conninfo::ConnInfo, error::SourceError};
+
+/// A row, by column name, as text.
+pub type TextRow = HashMap<String, Option<String>>;
+
+/// What routing begins with.
+#[derive(Clone, Debug, Default)]
+pub struct CatalogRows {
+    /// `rowcast.tables`.
+    pub tables: Vec<TextRow>,
+    /// The one row of `rowcast.membership_source`.
+    pub membership_source: Option<TextRow>,
+    /// The membership table: its key columns, user, organization and role only.
+    pub memberships: Vec<TextRow>,
+    /// `rowcast.api_keys`.
+    pub api_keys: Vec<TextRow>,
+}
+
+/// Reads the catalog. Read it after streaming has begun: what changes in between comes by the log too, and
+/// taking it in twice does no harm.
+pub async fn load(info: &ConnInfo) -> Result<CatalogRows, SourceError> {
+    let sql = info.connect("rowcast catalog").await?;
+    let read = async |query: String| {
+        rows(&sql, &query)
+            .await
+            .map_err(|error| info.explain(&error))
+    };
+    let tables = read("SELECT * FROM rowcast.tables".into()).await?;
+    let membership_source = read("SELECT * FROM rowcast.membership_source".into())
+        .await?
+        .into_iter()
+        .next();
+    let memberships = match &membership_source {
+        Some(source) => read(membership_query(source)).await?,
+        None => Vec::new(),
+    };
+    let api_keys = read("SELECT * FROM rowcast.api_keys WHERE revoked_at IS NULL".into()).await?;
+    Ok(CatalogRows {
+        tables,
+        membership_source,
+        memberships,
+        api_keys,
+    })
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn membership_query(source: &TextRow) -> String {
+    let text = |name: &str| source.get(name).cloned().flatten();
+    let schema = text("schema_name").unwrap_or_default();
+    let table = text("table_name").unwrap_or_default();
+    format!("SELECT * FROM {}.{}", quoted(&schema), quoted(&table))
+}
+
+async fn rows(sql: &Client, query: &str) -> Result<Vec<TextRow>, tokio_postgres::Error> {
+    sql.batch_execute("SET datestyle = ISO; SET timezone = UTC; SET extra_float_digits = 1")
+        .await?;
+    let messages = sql.simple_query(query).await?;
+    Ok(messages
+        .into_iter()
+        .filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(
+                row.columns()
+                    .iter()
+                    .enumerate()
+                    .map(|(i, column)| (column.name().to_owned(), row.get(i).map(str::to_owned)))
+                    .collect(),
+            ),
+            _ => None,
+        })
+        .collect())
+}

@@ -1,0 +1,154 @@
+//! What the log says tables look like, and how their values become JSON.
+//!
+//! Owns the cache of relations by oid; a relation message replaces the entry, and changes already handed on
+//! keep theirs. The oids of types that are not built in are looked up once, by whoever owns a connection.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use rowcast_model::{Column, Kind, Relation, RelationId};
+
+use crate::pgoutput::RelationMessage;
+
+/// What the catalog says of a type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TypeRow {
+    /// Its oid.
+    pub oid: u32,
+    /// `typtype`: b, c, d, e, p, r or m.
+    pub class: char,
+    /// `typcategory`: `A` for arrays.
+    pub category: char,
+    /// The element of an array.
+    pub element: u32,
+    /// The base of a domain.
+    pub base: u32,
+    /// The delimiter of its arrays.
+    pub delimiter: u8,
+    /// Names and types of the attributes of a composite, in order.
+    pub attributes: Vec<(String, u32)>,
+}
+
+/// Deepest nesting of types inside types that is followed; beyond it a value is a string.
+const MAX_DEPTH: usize = 16;
+
+/// The types known so far.
+#[derive(Debug, Default)]
+pub struct Types {
+    rows: HashMap<u32, TypeRow>,
+    missing: HashSet<u32>,
+}
+
+fn built_in(oid: u32) -> Option<Kind> {
+    Some(match oid {
+        16 => Kind::Bool,
+        20 | 21 | 23 | 26 | 700 | 701 | 1700 => Kind::Number,
+        114 | 3802 => Kind::Json,
+        1114 | 1184 => Kind::Timestamp,
+        // bytea, name, text, char, varchar, bpchar, date, time, timetz, interval, uuid, money, bit, varbit,
+        // inet, cidr, macaddr, macaddr8, xml, tsvector, tsquery, jsonpath, pg_lsn, geometric types
+        17 | 18 | 19 | 25 | 1042 | 1043 | 1082 | 1083 | 1266 | 1186 | 2950 | 790 | 1560 | 1562
+        | 869 | 650 | 829 | 774 | 142 | 3614 | 3615 | 4072 | 3220 | 600 | 601 | 602 | 603 | 604
+        | 628 | 718 => Kind::Text,
+        _ => return None,
+    })
+}
+
+impl Types {
+    /// How values of a type become JSON; `None` when the catalog has to be asked first.
+    pub fn kind(&self, oid: u32) -> Option<Kind> {
+        self.kind_at(oid, 0)
+    }
+
+    fn kind_at(&self, oid: u32, depth: usize) -> Option<Kind> {
+        if let Some(kind) = built_in(oid) {
+            return Some(kind);
+        }
+        if depth > MAX_DEPTH || self.missing.contains(&oid) {
+            return Some(Kind::Text);
+        }
+        let row = self.rows.get(&oid)?;
+        Some(match row.class {
+            'd' => self.kind_at(row.base, depth + 1)?,
+            'c' => {
+                let attributes = row.attributes.iter();
+                let kinds = attributes
+                    .map(|(name, oid)| {
+                        Some((Arc::from(name.as_str()), self.kind_at(*oid, depth + 1)?))
+                    })
+                    .collect::<Option<Vec<_>>>()?;
+                Kind::Composite(kinds.into())
+            }
+            _ if row.category == 'A' && row.element != 0 => {
+                let delimiter = self
+                    .rows
+                    .get(&row.element)
+                    .map_or(b',', |element| element.delimiter);
+                // box is the one built-in type whose arrays are not separated by commas.
+                let delimiter = if row.element == 603 { b';' } else { delimiter };
+                Kind::Array(Box::new(self.kind_at(row.element, depth + 1)?), delimiter)
+            }
+            _ => Kind::Text,
+        })
+    }
+
+    /// The oids that have to be looked up before `kind` answers for all of `oids`.
+    pub fn unknown(&self, oids: impl IntoIterator<Item = u32>) -> Vec<u32> {
+        let mut unknown = Vec::new();
+        let mut open: Vec<u32> = oids.into_iter().collect();
+        let mut seen = HashSet::new();
+        while let Some(oid) = open.pop() {
+            if oid == 0
+                || built_in(oid).is_some()
+                || self.missing.contains(&oid)
+                || !seen.insert(oid)
+            {
+                continue;
+            }
+            match self.rows.get(&oid) {
+                None => unknown.push(oid),
+                Some(row) => {
+                    open.extend([row.element, row.base]);
+                    open.extend(row.attributes.iter().map(|(_, oid)| *oid));
+                }
+            }
+        }
+        unknown
+    }
+
+    /// Takes in what the catalog said about `asked`; what it did not know stays a string.
+    pub fn learn(&mut self, asked: &[u32], rows: Vec<TypeRow>) {
+        self.rows.extend(rows.into_iter().map(|row| (row.oid, row)));
+        self.missing
+            .extend(asked.iter().filter(|oid| !self.rows.contains_key(oid)));
+    }
+
+    /// Forgets everything but the built-in types: a composite or an enum may have been altered.
+    pub fn forget(&mut self) {
+        self.rows.clear();
+        self.missing.clear();
+    }
+}
+
+/// Makes the relation of a message; `record_key` holds the names of the primary key columns.
+pub fn describe(message: &RelationMessage, types: &Types, record_key: &[String]) -> Relation {
+    let columns = message.columns.iter().map(|column| Column {
+        name: column.name.as_str().into(),
+        type_oid: column.type_oid,
+        key: column.key,
+        record_key: match record_key.is_empty() {
+            true => column.key && message.identity != rowcast_model::ReplicaIdentity::Full,
+            false => record_key.contains(&column.name),
+        },
+        kind: types.kind(column.type_oid).unwrap_or(Kind::Text),
+    });
+    Relation {
+        id: RelationId(message.id),
+        schema: message.schema.as_str().into(),
+        name: message.name.as_str().into(),
+        identity: message.identity,
+        columns: columns.collect(),
+    }
+}

@@ -1,0 +1,191 @@
+//! Before streaming: is everything there, and where do we stand?
+//!
+//! Checks wal_level, the publication and the slot; makes the slot when it is missing; has the epoch noted.
+//! Each refusal is an error with the statement that mends it.
+
+use std::sync::Arc;
+
+use rowcast_model::Epoch;
+use tokio_postgres::Client;
+
+use crate::{
+    conninfo::ConnInfo,
+    error::{SourceError, classify},
+};
+
+/// What the set-up found or made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The epoch of all positions that follow.
+    pub epoch: Epoch,
+    /// The slot had to be made (anew).
+    pub created: bool,
+    /// Why it was made anew, when an old one had to go.
+    pub reason: Option<Arc<str>>,
+}
+
+/// Names of slots that Postgres takes.
+pub fn check_slot_name(slot: &str) -> Result<(), SourceError> {
+    let fits = (1..=63).contains(&slot.len());
+    let letters = slot
+        .bytes()
+        .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
+    (fits && letters)
+        .then_some(())
+        .ok_or_else(|| SourceError::SlotName(slot.chars().take(80).collect()))
+}
+
+/// Checks everything and returns where we stand.
+pub async fn prepare(
+    info: &ConnInfo,
+    slot: &str,
+    publication: &str,
+) -> Result<Standing, SourceError> {
+    check_slot_name(slot)?;
+    let sql = info.connect("rowcast set-up").await?;
+    let failed = |error: tokio_postgres::Error| match error.as_db_error() {
+        Some(db) => classify(
+            Some(db.code().code()),
+            db.message(),
+            slot,
+            publication,
+            info.user(),
+        ),
+        None => info.explain(&error),
+    };
+    let wal_level: String = sql
+        .query_one("SHOW wal_level", &[])
+        .await
+        .map_err(failed)?
+        .get(0);
+    if wal_level != "logical" {
+        return Err(SourceError::WalLevel(wal_level));
+    }
+    let row = sql
+        .query_one(
+            "SELECT to_regclass('rowcast.tables') IS NOT NULL
+                    AND to_regprocedure('rowcast.note_slot(text,boolean,text,integer)') IS NOT NULL,
+                    EXISTS (SELECT FROM pg_publication WHERE pubname = $1),
+                    (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user),
+                    EXISTS (SELECT FROM pg_roles r WHERE r.rolname IN ('rds_replication', 'cloudsqlsuperuser', 'azure_pg_admin')
+                            AND pg_has_role(current_user, r.oid, 'MEMBER'))",
+            &[&publication],
+        )
+        .await
+        .map_err(failed)?;
+    if !row.get::<_, bool>(0) {
+        return Err(SourceError::NotMigrated(
+            "rowcast.note_slot is missing".into(),
+        ));
+    }
+    if !row.get::<_, bool>(1) {
+        return Err(SourceError::PublicationMissing(publication.into()));
+    }
+    if !row.get::<_, bool>(2) && !row.get::<_, bool>(3) {
+        return Err(SourceError::PermissionDenied {
+            role: info.user().into(),
+            detail: "it has not the attribute REPLICATION".into(),
+        });
+    }
+    let (created, reason) = slot_ready(&sql, slot).await.map_err(|error| match error {
+        Failure::Sql(error) => failed(error),
+        Failure::Ours(error) => error,
+    })?;
+    let row = sql
+        .query_one(
+            "SELECT s.system_identifier::text, c.timeline_id,
+                    rowcast.note_slot($1, $2, s.system_identifier::text, c.timeline_id)
+             FROM pg_control_system() s, pg_control_checkpoint() c",
+            &[&slot, &created],
+        )
+        .await
+        .map_err(failed)?;
+    let (system, timeline, generation): (String, i32, i32) = (row.get(0), row.get(1), row.get(2));
+    Ok(Standing {
+        epoch: epoch_of(&system, timeline, slot, generation),
+        created,
+        reason,
+    })
+}
+
+enum Failure {
+    Sql(tokio_postgres::Error),
+    Ours(SourceError),
+}
+
+impl From<tokio_postgres::Error> for Failure {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Failure::Sql(error)
+    }
+}
+
+async fn slot_ready(sql: &Client, slot: &str) -> Result<(bool, Option<Arc<str>>), Failure> {
+    let found = sql
+        .query_opt(
+            "SELECT coalesce(plugin, 'physical replication'), coalesce(database, ''), wal_status = 'lost',
+                    database = current_database()
+             FROM pg_replication_slots WHERE slot_name = $1",
+            &[&slot],
+        )
+        .await?;
+    let mut reason = None;
+    if let Some(row) = found {
+        let (plugin, database): (String, String) = (row.get(0), row.get(1));
+        if plugin != "pgoutput" || !row.get::<_, Option<bool>>(3).unwrap_or(false) {
+            let owner = format!("{plugin} of database `{database}`");
+            return Err(Failure::Ours(SourceError::SlotForeign {
+                slot: slot.into(),
+                owner,
+            }));
+        }
+        if !row.get::<_, Option<bool>>(2).unwrap_or(false) {
+            return Ok((false, None));
+        }
+        reason = Some(Arc::from(
+            "the log that the replication slot needed was removed",
+        ));
+        sql.execute("SELECT pg_drop_replication_slot($1)", &[&slot])
+            .await?;
+    }
+    sql.execute(
+        "SELECT pg_create_logical_replication_slot($1, 'pgoutput')",
+        &[&slot],
+    )
+    .await?;
+    Ok((true, reason))
+}
+
+/// Mixes what makes positions comparable into one number (FNV-1a).
+fn epoch_of(system: &str, timeline: i32, slot: &str, generation: i32) -> Epoch {
+    let text = format!("{system}|{timeline}|{slot}|{generation}");
+    Epoch(text.bytes().fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_differ_by_each_part() {
+        let one = epoch_of("7", 1, "rowcast", 1);
+        assert_eq!(one, epoch_of("7", 1, "rowcast", 1));
+        for other in [
+            epoch_of("8", 1, "rowcast", 1),
+            epoch_of("7", 2, "rowcast", 1),
+            epoch_of("7", 1, "x", 1),
+            epoch_of("7", 1, "rowcast", 2),
+        ] {
+            assert_ne!(one, other);
+        }
+    }
+
+    #[test]
+    fn slot_names() {
+        assert!(check_slot_name("rowcast_1").is_ok());
+        for bad in ["", "Rowcast", "a-b", "a'b", &"x".repeat(64)] {
+            assert!(check_slot_name(bad).is_err(), "{bad}");
+        }
+    }
+}
