@@ -117,13 +117,14 @@ impl<'a> LogMessage<'a> {
         }
     }
 
-    /// Positions that the message takes up; depends on nothing but its text.
+    /// Positions that the message takes up: one for each event that could come of it. Depends on
+    /// nothing but its text, and is bounded by its length, whatever `n` says.
     pub(crate) fn positions(&self) -> u32 {
-        let rows = u32::try_from(self.n).unwrap_or(u32::MAX);
-        let bulk = self.bulk.as_ref().map_or(0, Vec::len);
-        rows.saturating_mul(self.step())
-            .max(u32::try_from(bulk).unwrap_or(u32::MAX))
-            .max(1)
+        let len = |list: &Texts<'_>| list.as_ref().map_or(0, Vec::len);
+        let organizations = usize::from(self.org.is_some()) + len(&self.orgs) + len(&self.old);
+        let records = len(&self.ids).saturating_mul(self.step() as usize);
+        let most = organizations.max(records).max(len(&self.bulk)).max(1);
+        u32::try_from(most).unwrap_or(u32::MAX)
     }
 
     /// Positions of one row: an UPDATE may be a departure and an arrival.
@@ -168,13 +169,11 @@ impl<'a> LogMessage<'a> {
         }
     }
 
-    /// All organizations that have a row in it, before or after; with repeats.
-    pub(crate) fn organizations(&self) -> impl Iterator<Item = (usize, &str)> {
-        let one = self.org.as_ref().map(|org| (0, &*org.0));
-        let listed = [&self.orgs, &self.old].into_iter().flatten();
-        let listed = listed.flat_map(|list| list.iter().enumerate());
-        one.into_iter()
-            .chain(listed.filter_map(|(row, org)| Some((row, &*org.as_ref()?.0))))
+    /// All organizations that have a row in it, after or before; with repeats.
+    pub(crate) fn organizations(&self) -> impl Iterator<Item = &str> {
+        let one = self.org.iter().map(|org| &*org.0);
+        let listed = [&self.orgs, &self.old].into_iter().flatten().flatten();
+        one.chain(listed.flatten().map(|org| &*org.0))
     }
 }
 
@@ -193,7 +192,7 @@ mod tests {
         let one = read(r#"{"v":1,"t":5,"op":"INSERT","n":3,"org":"x"}"#).unwrap();
         assert_eq!(
             (one.says(), one.positions(), one.now(2).org),
-            (Says::Rows, 3, Some("x"))
+            (Says::Rows, 1, Some("x"))
         );
         let moved = read(
             r#"{"v":1,"t":5,"op":"UPDATE","n":2,"orgs":["a",null],"old":["b","b"],"users":["u","v"]}"#,

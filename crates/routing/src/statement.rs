@@ -82,8 +82,7 @@ impl Transaction {
             }
             Says::Bulk => {
                 self.give_up_last(relation, op, message.n);
-                let orgs = message.bulk().enumerate();
-                self.table_events(context, rule, op, index, 1, orgs);
+                self.table_events(context, rule, op, index, message.bulk());
             }
             Says::Ids => self.named_rows(context, rule, message, index),
             Says::Rows => match self.pairing.take_last(relation, op, message.n) {
@@ -96,8 +95,7 @@ impl Transaction {
                     if incomplete == Taken::Missing {
                         context.stats.unmatched_events += 1;
                     }
-                    let orgs = message.organizations();
-                    self.table_events(context, rule, op, index, message.step(), orgs);
+                    self.table_events(context, rule, op, index, message.organizations());
                 }
             },
         }
@@ -212,23 +210,19 @@ impl Transaction {
         self.invalidate(index, about);
     }
 
-    /// One event about the table for each organization, in the order of its first row.
+    /// One event about the table for each organization. They are never more than the message has
+    /// positions, so each has its own.
     fn table_events<'m>(
         &mut self,
         context: &Context<'_>,
         rule: &TableRule,
         op: Operation,
         index: u32,
-        step: u32,
-        orgs: impl Iterator<Item = (usize, &'m str)>,
+        orgs: impl Iterator<Item = &'m str>,
     ) {
         let name = context.name(rule);
         let mut seen: HashSet<&str> = HashSet::new();
-        let mut first: Vec<(usize, &str)> = orgs.filter(|(_, org)| seen.insert(org)).collect();
-        // The list of former organizations runs along the same rows.
-        first.sort_by_key(|(row, _)| *row);
-        for (row, org) in first {
-            let at = u32::try_from(row).unwrap_or(u32::MAX).saturating_mul(step);
+        for (at, org) in (0u32..).zip(orgs.filter(|org| seen.insert(org))) {
             let topic = Topic::Org(self.intern.org(org));
             self.table_event(index.saturating_add(at), rule, &name, topic, op);
         }
