@@ -10,6 +10,7 @@ mod array_text;
 mod catalog;
 mod delivery;
 mod error;
+mod group;
 mod intern;
 pub mod json;
 mod live;

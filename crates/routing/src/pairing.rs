@@ -6,13 +6,14 @@
 //! meant, for the same reason (inside one statement a record changes once). What cannot be paired for
 //! certain is never guessed: the caller tells it as an invalidation of the table.
 
-use std::{collections::VecDeque, hash::BuildHasher, sync::Arc};
+use std::{hash::BuildHasher, sync::Arc};
 
-use hashbrown::{HashMap, HashTable};
+use hashbrown::HashMap;
 use rowcast_model::{Operation, RelationId};
 
 use crate::{
     Storage,
+    group::{Group, slot_of},
     plan::{DataPlan, Row, Side},
     queue::{Delivery, Queue, Slot, State, Target},
 };
@@ -57,26 +58,6 @@ pub(crate) enum Found {
     Shed,
     /// It is not in the log.
     Missing,
-}
-
-#[derive(Debug, Default)]
-struct Group {
-    /// Changes by operation, oldest first; may hold numbers of changes that wait no more.
-    stacks: [VecDeque<u64>; 3],
-    /// INSERT halves of updates that changed the partition.
-    twins: VecDeque<u64>,
-    /// Changes given up, all older than those in the stacks.
-    shed: [u64; 3],
-    /// By hash of the record id; only for tables whose events are rows.
-    keys: [HashTable<(u64, u64)>; 3],
-}
-
-fn slot_of(op: Operation) -> usize {
-    match op {
-        Operation::Insert => 0,
-        Operation::Update => 1,
-        Operation::Delete | Operation::Truncate => 2,
-    }
 }
 
 /// The unpaired changes of a transaction, with everything that waits behind them.
@@ -482,34 +463,6 @@ impl Unit {
     fn seq(self) -> u64 {
         match self {
             Unit::One(seq) | Unit::Twin(seq) => seq,
-        }
-    }
-}
-
-impl Group {
-    /// Takes away what waits no more from both ends, so that lists stay as short as what waits.
-    fn trim(&mut self, queue: &Queue) {
-        let live = |seq: &u64| {
-            queue
-                .get(*seq)
-                .is_some_and(|slot| matches!(slot.state, State::Waiting | State::Half { .. }))
-        };
-        for (stack, keys) in self.stacks.iter_mut().zip(&mut self.keys) {
-            while stack.front().is_some_and(|seq| !live(seq)) {
-                stack.pop_front();
-            }
-            while stack.back().is_some_and(|seq| !live(seq)) {
-                stack.pop_back();
-            }
-            if stack.is_empty() && !keys.is_empty() {
-                keys.clear();
-            }
-        }
-        while self.twins.front().is_some_and(|seq| !live(seq)) {
-            self.twins.pop_front();
-        }
-        while self.twins.back().is_some_and(|seq| !live(seq)) {
-            self.twins.pop_back();
         }
     }
 }

@@ -22,7 +22,9 @@ pub(super) fn write_timestamp<S: Sink>(out: &mut S, text: &[u8]) {
 }
 
 /// Date, time with offset, whether the offset lacks minutes, and the era.
-fn parts(text: &[u8]) -> Option<(&[u8], &[u8], bool, &[u8])> {
+type Parts<'a> = (&'a [u8], &'a [u8], bool, &'a [u8]);
+
+fn parts(text: &[u8]) -> Option<Parts<'_>> {
     let space = text.iter().position(|&b| b == b' ')?;
     let (date, rest) = text.split_at(space);
     let rest = rest.get(1..)?;

@@ -5,6 +5,8 @@
 mod bodies;
 mod configuration;
 mod events;
+mod fuzz;
 mod oracle;
 mod streaming;
 mod support;
+mod world;
