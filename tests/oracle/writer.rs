@@ -9,7 +9,7 @@ use super::{
     schema::{ORGANIZATIONS, Schema, Scope},
     values::literal,
 };
-use crate::harness::rng::Rng;
+use crate::harness::{postgres, rng::Rng};
 
 /// Numbers of keys that the writers fight for.
 const KEYS: usize = 24;
@@ -102,7 +102,8 @@ impl<'a> Writer<'a> {
             65..78 => self.move_rows(table),
             78..82 => self.change_key(table),
             82..92 => self.delete(table),
-            92..97 => self.replace(table),
+            92..95 => self.replace(table),
+            95..97 => self.merge(table),
             97..98 => format!("TRUNCATE {} CASCADE", self.schema.tables[table].name),
             _ => format!(
                 "DELETE FROM {} WHERE touched % 3 = 1",
@@ -349,6 +350,39 @@ impl<'a> Writer<'a> {
         format!(
             "DELETE FROM {} WHERE {keys}",
             self.schema.tables[table].name
+        )
+    }
+
+    /// One statement that inserts, updates and deletes.
+    fn merge(&mut self, table: usize) -> String {
+        let this = &self.schema.tables[table];
+        if this.scope != Scope::Column || postgres::major().is_some_and(|major| major < 15) {
+            return self.replace(table);
+        }
+        let from = self.rng.below(KEYS);
+        let names = this.key_columns();
+        let sources: Vec<String> = names
+            .iter()
+            .zip(this.key.expressions())
+            .map(|(name, value)| format!("{value} AS {name}"))
+            .collect();
+        let same: Vec<String> = names
+            .iter()
+            .map(|name| format!("t.{name} = s.{name}"))
+            .collect();
+        let given: Vec<String> = names.iter().map(|name| format!("s.{name}")).collect();
+        format!(
+            "MERGE INTO {} t USING (SELECT i, {} FROM generate_series({from}, {}) AS i) s ON {}
+             WHEN MATCHED AND s.i % 3 = 0 THEN DELETE
+             WHEN MATCHED THEN UPDATE SET touched = t.touched + 1
+             WHEN NOT MATCHED THEN INSERT ({}, organization_id) VALUES ({}, {})",
+            this.name,
+            sources.join(", "),
+            from + 8,
+            same.join(" AND "),
+            names.join(", "),
+            given.join(", "),
+            self.organization()
         )
     }
 
