@@ -316,9 +316,11 @@ BEGIN
     END IF;
     IF coalesce(visibility, '') NOT IN ('organization', 'policies', 'everyone') THEN
         RAISE EXCEPTION 'visibility is %', quote_nullable(visibility) USING ERRCODE = 'invalid_parameter_value', HINT = 'Use organization.';
-    ELSIF visibility <> 'organization' THEN
-        RAISE EXCEPTION 'visibility => % is not available in this version', quote_literal(visibility)
-            USING ERRCODE = 'feature_not_supported', HINT = 'Use visibility => ''organization''.';
+    ELSIF visibility = 'everyone' THEN
+        RAISE EXCEPTION 'visibility => ''everyone'' is not available in this version'
+            USING ERRCODE = 'feature_not_supported', HINT = 'Use organization.';
+    ELSIF visibility = 'policies' THEN
+        RAISE NOTICE 'visibility => ''policies'' tells in this version only that % changed, and nothing of its rows', table_name;
     END IF;
     IF coalesce(storage, '') NOT IN ('table', 'log') THEN
         RAISE EXCEPTION 'storage is %', quote_nullable(storage) USING ERRCODE = 'invalid_parameter_value', HINT = 'Use table or log.';

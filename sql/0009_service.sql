@@ -48,6 +48,21 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION rowcast.grant_service(name) IS 'Grants a role what the service needs, and nothing else.';
 
+-- What a role needs that tracks tables of its own without being the one that installed Rowcast.
+CREATE OR REPLACE FUNCTION rowcast.grant_admin(role_name name) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE format('GRANT USAGE, CREATE ON SCHEMA rowcast TO %I', role_name);
+    EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON rowcast.tables, rowcast.memberships, rowcast.membership_source,'
+        ' rowcast.api_keys, rowcast.problems, rowcast.gone TO %I', role_name);
+    EXECUTE format('GRANT SELECT ON rowcast.slots, rowcast.service_roles TO %I', role_name);
+    EXECUTE format('GRANT SELECT, INSERT ON public.realtime_table_events TO %I', role_name);
+    EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA rowcast TO %I', role_name);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION public.notify_organization_of_table_change(),'
+        ' public.get_organization_id_for_change(text, text, jsonb) TO %I', role_name);
+END $$;
+COMMENT ON FUNCTION rowcast.grant_admin(name) IS 'Grants a role what it needs to track its own tables.';
+
 -- What is wrong, and the statement that mends it.
 CREATE OR REPLACE FUNCTION rowcast.check() RETURNS TABLE (level text, topic text, what text, fix text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -139,3 +154,6 @@ COMMENT ON FUNCTION rowcast.uninstall() IS 'Removes Rowcast from this database; 
 
 -- Nothing here is for everybody.
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA rowcast FROM PUBLIC;
+
+-- Triggers that an earlier version made are made anew.
+SELECT rowcast.repair();
