@@ -73,7 +73,7 @@ pub enum Command {
         /// Ask whether it is ready (streaming and current), not only alive.
         #[arg(long)]
         ready: bool,
-        /// Address to ask instead of the configured port.
+        /// Address of the service instead of the configured port.
         #[arg(long, value_name = "URL")]
         url: Option<String>,
     },
@@ -144,6 +144,9 @@ pub struct DemoArgs {
     /// Port of the page and the service; 0 takes a free one.
     #[arg(long, default_value_t = 4000)]
     pub port: u16,
+    /// Address to listen on; 0.0.0.0 opens the page, and its buttons, to your network.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub host: String,
     /// Folder for the private database.
     #[arg(long, default_value = ".rowcast-demo")]
     pub dir: PathBuf,

@@ -1,5 +1,7 @@
 //! Sets up the log: to standard error, for people or for machines.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::config::{ConfigError, LogFormat, Setting};
@@ -11,7 +13,10 @@ pub fn start(level: &str, format: LogFormat) -> Result<(), ConfigError> {
         key: "log.level".to_owned(),
         why: format!("must be a level such as `info`, or a filter: {error}"),
     })?;
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     let done = match format {
         LogFormat::Text => builder.with_target(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

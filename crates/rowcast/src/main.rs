@@ -1,13 +1,18 @@
 //! Rowcast, one binary: reads the command line and the configuration, and hands over to the command.
 
+mod beginning;
 mod cli;
 mod commands;
 mod config;
 mod db;
 mod demo;
 mod doctor;
+mod housekeeping;
 mod logging;
+mod metrics;
 mod migrations;
+mod pipeline;
+mod progress;
 mod queue;
 mod term;
 

@@ -7,7 +7,7 @@ use crate::{config::Config, term};
 /// Asks; `Ok(false)` is an answer that is not well.
 pub async fn run(config: &Config, ready: bool, url: Option<&str>) -> anyhow::Result<bool> {
     let url = match (url, ready) {
-        (Some(url), _) => url.to_owned(),
+        (Some(url), _) => with_path(url, if ready { "readyz" } else { "healthz" }),
         (None, false) => local(config.listen_host(), config.server.port, "healthz"),
         (None, true) => local(
             &config.server.internal_host,
@@ -32,6 +32,16 @@ pub async fn run(config: &Config, ready: bool, url: Option<&str>) -> anyhow::Res
     Ok(status.is_success())
 }
 
+/// The address with a path, unless it has one.
+fn with_path(url: &str, path: &str) -> String {
+    let base = url.trim_end_matches('/');
+    let authority = base.split_once("://").map_or(base, |(_, rest)| rest);
+    match authority.contains('/') {
+        true => base.to_owned(),
+        false => format!("{base}/{path}"),
+    }
+}
+
 fn local(host: &str, port: u16, path: &str) -> String {
     let host = match host {
         "0.0.0.0" | "" => "127.0.0.1".to_owned(),
@@ -44,11 +54,13 @@ fn local(host: &str, port: u16, path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::local;
+    use super::{local, with_path};
 
     #[test]
     fn asks_this_machine() {
         assert_eq!(local("0.0.0.0", 1, "healthz"), "http://127.0.0.1:1/healthz");
+        assert_eq!(with_path("http://x:1/", "healthz"), "http://x:1/healthz");
+        assert_eq!(with_path("http://x:1/a", "healthz"), "http://x:1/a");
         assert_eq!(local("::", 1, "x"), "http://[::1]:1/x");
         assert_eq!(local("fe80::1", 1, "x"), "http://[fe80::1]:1/x");
     }

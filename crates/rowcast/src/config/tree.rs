@@ -226,5 +226,7 @@ tree! {
         /// Serve the example page with its buttons at `/`, to everybody who can reach the port. It
         /// makes the example tables in the database and changes their rows.
         page: bool = false, env "ROWCAST_DEMO_PAGE";
+        /// A line that the page shows: how to change rows by hand.
+        hint: Option<String> = None, env "ROWCAST_DEMO_HINT";
     }
 }

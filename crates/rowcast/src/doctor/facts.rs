@@ -144,7 +144,7 @@ async fn in_schema(client: &Client, facts: &mut Facts) -> Result<(), Error> {
     facts.memberships = match allowed(client.query_one(MEMBERSHIP_SOURCE, &[]).await)? {
         Some(row) => {
             let name: String = row.get(0);
-            let sql = format!("SELECT count(*) FROM (SELECT FROM {name} LIMIT 1000) AS some");
+            let sql = format!("SELECT count(*) FROM (SELECT FROM {name} LIMIT 1000) AS few");
             allowed(client.query_one(&sql, &[]).await)?.map(|row| row.get(0))
         }
         None => None,

@@ -1,0 +1,224 @@
+//! The way of every row, and the only file that sees rows and sockets both:
+//! log -> source -> router -> queue -> barrier -> hub -> acknowledgement.
+//!
+//! Reading and publishing each have a thread of their own, so that neither waits for the other while
+//! the queue has room. Nothing is acknowledged before it was handed to the hub.
+
+use std::{
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use rowcast_hub::Hub;
+use rowcast_model::{HubOp, SourceEvent};
+use rowcast_routing::{Limits, Router};
+use rowcast_source::{AckHandle, ConnInfo, Source, SourceError, VisibilityGate};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    beginning,
+    metrics::PipelineMetrics,
+    progress::Progress,
+    queue::{self, Receiver, Sender},
+};
+
+/// What the pipeline is made of.
+pub struct Parts {
+    /// Where rows come from.
+    pub source: Source,
+    /// For the questions asked beside the log.
+    pub sql: ConnInfo,
+    /// Memory of routing.
+    pub limits: Limits,
+    /// Bytes between reader and publisher.
+    pub queue_bytes: usize,
+    /// Whether to wait until transactions are visible.
+    pub barrier: bool,
+    /// Where events go.
+    pub hub: Arc<Hub>,
+    /// How far we are, for readiness.
+    pub progress: Arc<Progress>,
+    /// What is counted.
+    pub metrics: PipelineMetrics,
+    /// Ends both threads.
+    pub stop: CancellationToken,
+}
+
+/// Pause after an error that somebody has to mend.
+const MENDING: Duration = Duration::from_secs(15);
+
+/// Starts both threads. The reader ends with an error only when its very first attempt needs mending:
+/// later the service stays, says that it is not ready, and tries again.
+pub fn start(parts: Parts) -> std::io::Result<[JoinHandle<Result<(), SourceError>>; 2]> {
+    let (sender, receiver) = queue::bounded(parts.queue_bytes);
+    let ack = parts.source.ack_handle();
+    let publisher = Publisher {
+        gate: parts
+            .barrier
+            .then(|| VisibilityGate::new(parts.sql.clone())),
+        hub: parts.hub,
+        ack,
+        progress: Arc::clone(&parts.progress),
+        metrics: parts.metrics.clone(),
+    };
+    let reader = Reader {
+        source: parts.source,
+        sql: parts.sql,
+        limits: parts.limits,
+        router: None,
+        queue: sender,
+        progress: parts.progress,
+        metrics: parts.metrics,
+    };
+    let stop = parts.stop.clone();
+    let reading = on_own_thread("rowcast-reader", async move {
+        let result = Box::pin(reader.run(&stop)).await;
+        if result.is_err() {
+            stop.cancel();
+        }
+        result
+    })?;
+    let stop = parts.stop;
+    let publishing = on_own_thread("rowcast-publisher", async move {
+        Box::pin(publisher.run(receiver, &stop)).await;
+        Ok(())
+    })?;
+    Ok([reading, publishing])
+}
+
+fn on_own_thread<T: Send + 'static>(
+    name: &str,
+    work: impl Future<Output = T> + Send + 'static,
+) -> std::io::Result<JoinHandle<T>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || runtime.block_on(work))
+}
+
+struct Reader {
+    source: Source,
+    sql: ConnInfo,
+    limits: Limits,
+    router: Option<Router>,
+    queue: Sender,
+    progress: Arc<Progress>,
+    metrics: PipelineMetrics,
+}
+
+impl Reader {
+    async fn run(mut self, stop: &CancellationToken) -> Result<(), SourceError> {
+        loop {
+            let step = tokio::select! {
+                step = self.step() => step,
+                () = stop.cancelled() => break,
+            };
+            match step {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) if self.router.is_none() => return Err(error),
+                Err(error) => {
+                    tracing::error!(code = error.code(), "the stream stands still: {error}");
+                    tokio::select! {
+                        () = tokio::time::sleep(MENDING) => {}
+                        () = stop.cancelled() => break,
+                    }
+                }
+            }
+        }
+        self.source.close().await;
+        Ok(())
+    }
+
+    /// One event on its way; `false`: the publisher is gone.
+    async fn step(&mut self) -> Result<bool, SourceError> {
+        let event = self.source.next().await?;
+        let fresh = matches!(&event, SourceEvent::Start { reason, .. }
+            if reason.is_some() || self.router.is_none());
+        if fresh {
+            return self.begin(event).await;
+        }
+        let Some(router) = &mut self.router else {
+            return Ok(true);
+        };
+        router.apply(event);
+        let mut handed_on = false;
+        while let Some(batch) = router.take_batch() {
+            handed_on = true;
+            if self.queue.push(batch).await.is_err() {
+                return Ok(false);
+            }
+        }
+        if handed_on {
+            self.metrics.routed(&router.stats(), self.queue.used());
+        }
+        for problem in router.take_problems() {
+            tracing::warn!(code = problem.code(), "{problem}");
+        }
+        if router.take_reload().is_some() {
+            let ops = beginning::memberships(&self.sql).await?;
+            return Ok(self.queue.push(beginning::batch(ops)).await.is_ok());
+        }
+        Ok(true)
+    }
+
+    /// The log starts, or starts anew: what it does not tell is read by SELECT, after it has started.
+    async fn begin(&mut self, start: SourceEvent) -> Result<bool, SourceError> {
+        let beginning = beginning::load(&self.sql).await?;
+        self.progress.expect(beginning.written);
+        let router = self
+            .router
+            .insert(Router::new(self.limits, beginning.catalog));
+        router.apply(start);
+        while let Some(batch) = router.take_batch() {
+            if self.queue.push(batch).await.is_err() {
+                return Ok(false);
+            }
+        }
+        Ok(self
+            .queue
+            .push(beginning::batch(beginning.ops))
+            .await
+            .is_ok())
+    }
+}
+
+struct Publisher {
+    gate: Option<VisibilityGate>,
+    hub: Arc<Hub>,
+    ack: AckHandle,
+    progress: Arc<Progress>,
+    metrics: PipelineMetrics,
+}
+
+impl Publisher {
+    async fn run(mut self, mut queue: Receiver, stop: &CancellationToken) {
+        loop {
+            let batch = tokio::select! {
+                batch = queue.pop() => batch,
+                () = stop.cancelled() => None,
+            };
+            let Some(batch) = batch else { return };
+            let tells = batch.ops.iter().any(|op| matches!(op, HubOp::Event(_)));
+            if let (Some(gate), Some(xid), true) = (&mut self.gate, batch.xid, tells) {
+                let since = Instant::now();
+                tokio::select! {
+                    () = gate.wait(xid) => self.metrics.barrier(since),
+                    () = stop.cancelled() => return,
+                }
+            }
+            let ack = batch.ack;
+            self.hub.publish(batch);
+            if let Some(lsn) = ack {
+                self.ack.ack(lsn);
+                self.progress.reached(lsn);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
