@@ -245,6 +245,18 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                 ELSE rowcast.parse_path($1, $3) END
 $$;
 
+-- The same, or null when the rule no longer fits the tables: one broken rule must not break the others.
+CREATE OR REPLACE FUNCTION rowcast.plan_if_fits(relid oid, organization_column text, organization_path text) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF organization_column IS NOT NULL AND NOT rowcast.has_column(relid, organization_column) THEN
+        RETURN NULL;
+    END IF;
+    RETURN rowcast.plan(relid, organization_column, organization_path);
+EXCEPTION WHEN OTHERS THEN
+    RETURN NULL;
+END $$;
+
 -- The name of hop `step` of a plan, for rowcast.gone: the table it leads to, by which columns, and the rest.
 CREATE OR REPLACE FUNCTION rowcast.hop_name(plan jsonb, step int) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$

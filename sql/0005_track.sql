@@ -68,7 +68,7 @@ CREATE OR REPLACE FUNCTION rowcast.hops()
 RETURNS TABLE (parent oid, hop text, key_columns text[], rest jsonb, watched text[], dependents oid[])
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WITH plans AS (
-        SELECT t.relid, rowcast.plan(t.relid, t.organization_column, t.organization_path) AS plan
+        SELECT t.relid, rowcast.plan_if_fits(t.relid, t.organization_column, t.organization_path) AS plan
         FROM rowcast.tables t
         WHERE t.organization_path IS NOT NULL AND EXISTS (SELECT FROM pg_class c WHERE c.oid = t.relid)
     ), steps AS (
@@ -78,6 +78,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                 coalesce((SELECT jsonb_agg(r.value ORDER BY r.n) FROM jsonb_array_elements(p.plan -> 'hops') WITH ORDINALITY r(value, n)
                           WHERE r.n > h.n), '[]')) AS rest
         FROM plans p CROSS JOIN LATERAL jsonb_array_elements(p.plan -> 'hops') WITH ORDINALITY h(value, n)
+        WHERE p.plan IS NOT NULL
     )
     SELECT s.parent, s.hop, s.key_columns, s.rest,
         coalesce(rowcast.names(s.rest -> 'hops' -> 0 -> 'from_columns'), ARRAY[s.rest ->> 'column']),

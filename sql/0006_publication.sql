@@ -13,7 +13,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WHERE rowcast.replica_identity_usable(s.relid)
     UNION
     SELECT t.relid FROM rowcast.tables t JOIN pg_class c ON c.oid = t.relid
-    WHERE t.rows AND cardinality(t.key_columns) > 0 AND rowcast.replica_identity_usable(t.relid)
+    WHERE t.rows AND cardinality(rowcast.key_columns(t.relid)) > 0 AND rowcast.replica_identity_usable(t.relid)
 $$;
 
 CREATE OR REPLACE FUNCTION rowcast.sync_publication() RETURNS void
@@ -45,11 +45,15 @@ BEGIN
         END IF;
     END IF;
     FOR changed IN
-        UPDATE rowcast.tables t SET published = NOT t.published
-        WHERE t.published IS DISTINCT FROM (t.relid IN (SELECT rowcast.publication_tables()))
+        UPDATE rowcast.tables t SET published = t.relid IN (SELECT rowcast.publication_tables()),
+            key_columns = rowcast.key_columns(t.relid)
+        FROM pg_class c
+        WHERE c.oid = t.relid AND (t.published IS DISTINCT FROM (t.relid IN (SELECT rowcast.publication_tables()))
+            OR t.key_columns <> rowcast.key_columns(t.relid))
         RETURNING t.relid
     LOOP
-        IF EXISTS (SELECT FROM pg_class c WHERE c.oid = changed) THEN
+        IF rowcast.plan_if_fits(changed, (SELECT t.organization_column FROM rowcast.tables t WHERE t.relid = changed),
+            (SELECT t.organization_path FROM rowcast.tables t WHERE t.relid = changed)) IS NOT NULL THEN
             PERFORM rowcast.install(changed);
         END IF;
     END LOOP;

@@ -110,6 +110,10 @@ BEGIN
     RETURN QUERY SELECT 'error', 'tracked table', format('%s was renamed; its rule still says %s.%s', t.relid::regclass, t.schema_name, t.table_name), 'SELECT rowcast.repair();'
     FROM rowcast.tables t JOIN pg_class c ON c.oid = t.relid JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE (c.relname, n.nspname) <> (t.table_name, t.schema_name);
+    RETURN QUERY SELECT 'error', 'tracked table', format('the organization of %s is no longer where its rule says: %s', t.relid::regclass, coalesce(t.organization_column, t.organization_path)),
+        format('SELECT rowcast.track(%L, organization_column => ''...''); -- or untrack it: SELECT rowcast.untrack(%L);', t.relid::regclass::text, t.relid::regclass::text)
+    FROM rowcast.tables t JOIN pg_class c ON c.oid = t.relid
+    WHERE rowcast.plan_if_fits(t.relid, t.organization_column, t.organization_path) IS NULL;
     RETURN QUERY SELECT 'error', 'tracked table', format('the key of %s changed', t.relid::regclass), 'SELECT rowcast.repair();'
     FROM rowcast.tables t JOIN pg_class c ON c.oid = t.relid WHERE rowcast.key_columns(t.relid) <> t.key_columns;
     RETURN QUERY SELECT 'warning', 'tracked table', format('%s has no primary key: its changes are told without rows or record ids', t.relid::regclass),
