@@ -83,7 +83,11 @@ fn frames_of_the_protocol_page_are_understood() {
             ClientFrame::Pong => "pong",
         });
     }
-    assert_eq!(kinds.len(), 6, "every frame of a client is shown: {kinds:?}");
+    assert_eq!(
+        kinds.len(),
+        6,
+        "every frame of a client is shown: {kinds:?}"
+    );
 
     let mut kinds = BTreeSet::new();
     for line in blocks(&page, "json server").iter().flat_map(|b| b.lines()) {
@@ -167,7 +171,9 @@ fn the_tests_that_pages_name_exist() {
         .lines()
         .filter(|line| line.starts_with("| "))
         .map(|line| line.split('|').map(str::trim).collect())
-        .filter(|cells: &Vec<&str>| cells.len() == 5 && !["line", "promise", "---"].contains(&cells[1]))
+        .filter(|cells: &Vec<&str>| {
+            cells.len() == 5 && !["line", "promise", "---"].contains(&cells[1])
+        })
         .collect();
     for row in &rows {
         let tests: Vec<&str> = row[3].split('`').skip(1).step_by(2).collect();
