@@ -337,6 +337,11 @@ BEGIN
             USING HINT = format('ALTER TABLE %s REPLICA IDENTITY DEFAULT;', table_name);
     END IF;
 
+    -- Rules of tables that were dropped, and names of tables that were renamed, must not stand in the way.
+    DELETE FROM rowcast.tables t WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = t.relid);
+    UPDATE rowcast.tables t SET schema_name = n.nspname, table_name = c.relname
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = t.relid AND (t.schema_name, t.table_name) <> (n.nspname, c.relname);
     INSERT INTO rowcast.tables AS t (relid, schema_name, table_name, organization_column, organization_path, operations,
         columns, required_roles, user_column, owner_column, mask, rows, visibility, storage, strict, max_rows, key_columns, published)
     VALUES (class.oid, class.nspname, class.relname, organization_column, organization_path, ops,
