@@ -3,17 +3,16 @@
 
 use std::sync::Arc;
 
-use rowcast_model::{
-    Audience, Body, Cursor, Epoch, Operation, RoutedEvent, TableName, Timestamp, Topic, TxHeader,
-    UserId,
-};
-use smallvec::SmallVec;
-
 use crate::{
     Detail, Stats, TableRule,
+    outbox::Outbox,
     plan::{DataPlan, Row, Side},
     queue::{Delivery, Target},
     rows::Rows,
+};
+use rowcast_model::{
+    Audience, Body, Cursor, Epoch, HubOp, Operation, RoutedEvent, TableName, Timestamp, Topic,
+    TxHeader, UserId,
 };
 
 /// What all events of one transaction have in common.
@@ -87,18 +86,15 @@ pub(crate) fn audience(rule: &TableRule, user: Option<UserId>) -> Option<Audienc
     })
 }
 
-/// The events of one change; usually one, two for a move.
-pub(crate) type Events = SmallVec<[RoutedEvent; 1]>;
-
 /// Works out the events of changes.
 #[derive(Debug, Default)]
 pub(crate) struct Deliverer {
     rows: Rows,
-    text: Vec<u8>,
 }
 
 impl Deliverer {
-    /// The events of a paired change.
+    /// Emits the events of a paired change: usually one, two for a move.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one change")]
     pub(crate) fn deliver(
         &mut self,
         head: Head,
@@ -106,44 +102,41 @@ impl Deliverer {
         plan: &DataPlan,
         row: &Row,
         delivery: Delivery,
+        outbox: &mut Outbox,
         stats: &mut Stats,
-    ) -> Events {
-        let mut events = Events::new();
-        let delivery = split_by_user(plan, row, delivery);
+    ) {
         let mut step = Step {
             head,
             plan,
             row,
+            outbox,
             stats,
         };
-        match delivery {
+        match split_by_user(plan, row, delivery) {
             Delivery::Here(target) => {
                 if row.op == Operation::Update && plan.touched_only_hidden(row) {
-                    return events;
+                    return;
                 }
                 let side = match row.op {
                     Operation::Delete => Side::Old,
                     _ => Side::New,
                 };
-                events.extend(self.one(&mut step, index, row.op, side, target, false));
+                self.one(&mut step, index, row.op, side, target, false);
             }
             Delivery::Moved { leave, enter } => {
-                let leave = leave.and_then(|target| {
-                    self.one(&mut step, index, Operation::Delete, Side::Old, target, true)
-                });
-                events.extend(leave);
+                if let Some(target) = leave {
+                    self.one(&mut step, index, Operation::Delete, Side::Old, target, true);
+                }
                 // The arrival of a moved row has a position of its own.
                 let index = match row.op {
                     Operation::Update => index.saturating_add(1),
                     _ => index,
                 };
-                let enter = enter.and_then(|target| {
-                    self.one(&mut step, index, Operation::Insert, Side::New, target, true)
-                });
-                events.extend(enter);
+                if let Some(target) = enter {
+                    self.one(&mut step, index, Operation::Insert, Side::New, target, true);
+                }
             }
         }
-        events
     }
 
     fn one(
@@ -154,7 +147,7 @@ impl Deliverer {
         side: Side,
         target: Target,
         moved: bool,
-    ) -> Option<RoutedEvent> {
+    ) {
         let Step {
             head, plan, row, ..
         } = *step;
@@ -167,16 +160,15 @@ impl Deliverer {
         }
         let topic = Topic::Org(target.org);
         if wrong || rule.detail == Detail::Table {
-            return Some(head.invalidation(
-                index,
-                About {
-                    topic,
-                    audience: members(rule),
-                    table: &plan.table,
-                    op,
-                    record_id: None,
-                },
-            ));
+            let about = About {
+                topic,
+                audience: members(rule),
+                table: &plan.table,
+                op,
+                record_id: None,
+            };
+            let event = head.invalidation(index, about);
+            return step.outbox.emit(index, HubOp::Event(event), step.stats);
         }
         let user = match plan.own_user(row, side) {
             Some(own) => own.map(|bytes| UserId::from(&*String::from_utf8_lossy(bytes))),
@@ -184,22 +176,17 @@ impl Deliverer {
         };
         let Some(audience) = audience(rule, user) else {
             step.stats.unmapped += 1;
-            return None;
+            return;
         };
-        let text = &mut self.text;
-        let record_id = plan.with_record_id(row, side, |id| {
-            text.clear();
-            text.extend_from_slice(id);
-        });
-        let record_id = record_id.map(|()| match std::str::from_utf8(&self.text) {
+        let record_id = plan.with_record_id(row, side, |id| match std::str::from_utf8(id) {
             Ok(id) => Arc::from(id),
-            Err(_) => Arc::from(&*String::from_utf8_lossy(&self.text)),
+            Err(_) => Arc::from(&*String::from_utf8_lossy(id)),
         });
         let body = match rule.detail {
             Detail::Rows => self.body(plan, row, op, moved),
             Detail::Records | Detail::Table => Body::Invalidate,
         };
-        Some(RoutedEvent {
+        let event = HubOp::Event(RoutedEvent {
             cursor: head.cursor(index),
             commit_time: head.tx.commit_time,
             topic,
@@ -209,7 +196,8 @@ impl Deliverer {
             record_id,
             body,
             last: false,
-        })
+        });
+        step.outbox.emit(index, event, step.stats);
     }
 
     fn body(&mut self, plan: &DataPlan, row: &Row, op: Operation, moved: bool) -> Body {
@@ -243,6 +231,7 @@ struct Step<'a> {
     head: Head,
     plan: &'a DataPlan,
     row: &'a Row,
+    outbox: &'a mut Outbox,
     stats: &'a mut Stats,
 }
 

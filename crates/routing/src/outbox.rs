@@ -8,12 +8,15 @@
 use rowcast_model::{Audience, Batch, Body, HubOp, Operation, RoutedEvent, TableName, Topic};
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::{
+    Stats,
     delivery::{About, Head},
     rows::compact,
 };
+
+type Told = (Topic, Arc<TableName>, Operation);
 
 type Map<V> = HashMap<Topic, V, foldhash::fast::FixedState>;
 
@@ -28,6 +31,9 @@ struct Open {
 /// Memory of a topic in a map.
 const TOPIC_BYTES: usize = 160;
 
+/// So many table-level events are remembered at most.
+const MOST_TOLD: usize = 65_536;
+
 /// Events of one transaction that have not left yet.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
@@ -41,8 +47,12 @@ pub(crate) struct Outbox {
     kept_bytes: usize,
     /// Topics whose latest event left without being called the last.
     open: Map<Open>,
+    /// Table-level events that came in already: one says it for the whole transaction.
+    told: HashSet<Told, foldhash::fast::FixedState>,
     /// Positions up to here came in already.
     pub(crate) upto: Option<u32>,
+    /// What comes in at this position came in before.
+    repeating: bool,
     /// Something left or waits to leave.
     pub(crate) used: bool,
     finished: bool,
@@ -74,7 +84,8 @@ fn event_bytes(event: &RoutedEvent) -> usize {
 impl Outbox {
     /// Bytes held.
     pub(crate) fn held(&self) -> usize {
-        self.bytes + self.kept_bytes + (self.latest.len() + self.open.len()) * TOPIC_BYTES
+        let topics = self.latest.len() + self.open.len() + self.told.len();
+        self.bytes + self.kept_bytes + topics * TOPIC_BYTES
     }
 
     /// Whether a batch is due.
@@ -82,8 +93,42 @@ impl Outbox {
         self.bytes >= batch_bytes
     }
 
-    /// Takes in what comes next.
-    pub(crate) fn push(&mut self, op: HubOp) {
+    /// Takes in what comes next, unless it came in before a reconnect.
+    pub(crate) fn emit(&mut self, index: u32, op: HubOp, stats: &mut Stats) {
+        self.emit_part(index, 0, op, stats);
+    }
+
+    /// The same for one of several operations at one position; `part` counts them.
+    pub(crate) fn emit_part(&mut self, index: u32, part: usize, op: HubOp, stats: &mut Stats) {
+        if part == 0 {
+            self.repeating = self.upto.is_some_and(|upto| index <= upto);
+            if !self.repeating {
+                self.upto = Some(index);
+            }
+        }
+        if let HubOp::Event(event) = &op
+            && event.record_id.is_none()
+            && event.body == Body::Invalidate
+            && event.op != Operation::Truncate
+        {
+            let key = (event.topic.clone(), event.table.clone(), event.op);
+            if !self.told.insert(key) {
+                return;
+            }
+            if self.told.len() > MOST_TOLD {
+                // Then some are told twice: better than to hold ever more.
+                self.told = HashSet::default();
+            }
+        }
+        if self.repeating {
+            stats.repeated += 1;
+            return;
+        }
+        stats.events += u64::from(matches!(op, HubOp::Event(_)));
+        self.push(op);
+    }
+
+    fn push(&mut self, op: HubOp) {
         self.used = true;
         if let HubOp::Event(event) = &op {
             self.note(event.topic.clone());
@@ -121,8 +166,9 @@ impl Outbox {
     }
 
     /// Hands out what is there, holding back the latest event of each topic, within `keep_bytes`.
-    pub(crate) fn cut(&mut self, keep_bytes: usize) -> Vec<HubOp> {
+    pub(crate) fn cut(&mut self, keep_bytes: usize) -> (Vec<HubOp>, usize) {
         self.flush_recent();
+        let kept_before = self.kept_bytes;
         let mut out = Vec::with_capacity(self.ops.len());
         for (at, op) in std::mem::take(&mut self.ops).into_iter().enumerate() {
             match op {
@@ -132,12 +178,18 @@ impl Outbox {
                 other => out.push(other),
             }
         }
+        // The next part is likely to be as long.
+        self.ops.reserve(out.len());
         self.latest.clear();
+        let newly_kept = self.kept_bytes - kept_before;
+        let mut bytes = self.bytes.saturating_sub(newly_kept);
         self.bytes = 0;
         if self.kept_bytes > keep_bytes {
+            let kept = self.kept_bytes;
             self.release(&mut out, keep_bytes);
+            bytes += kept - self.kept_bytes;
         }
-        out
+        (out, bytes)
     }
 
     fn keep(&mut self, mut event: RoutedEvent) {
@@ -199,7 +251,7 @@ impl Outbox {
                 HubOp::Event(event)
             });
             self.ops.splice(0..0, kept);
-            self.kept_bytes = 0;
+            self.bytes += std::mem::take(&mut self.kept_bytes);
             let mut open: Vec<(Topic, Open)> = self.open.drain().collect();
             open.sort_by(|(a, _), (b, _)| topic_text(a).cmp(topic_text(b)));
             for (topic, open) in open {
@@ -215,17 +267,27 @@ impl Outbox {
                 };
                 let mut event = head.invalidation(index, about);
                 event.last = true;
+                self.bytes += size_of::<HubOp>();
                 self.ops.push(HubOp::Event(event));
             }
         }
+        self.bytes += size_of::<HubOp>();
         self.ops.push(HubOp::Commit {
             cursor: head.end(),
             commit_time: head.time(),
         });
     }
 
-    /// After [`Outbox::finish`]: the next part of about `batch_bytes`, and whether it is the last.
-    pub(crate) fn rest(&mut self, batch_bytes: usize) -> (Vec<HubOp>, bool) {
+    /// After [`Outbox::finish`]: the next part of about `batch_bytes`, its bytes, and whether it is
+    /// the last.
+    pub(crate) fn rest(&mut self, batch_bytes: usize) -> (Vec<HubOp>, usize, bool) {
+        if self.bytes < batch_bytes {
+            return (
+                std::mem::take(&mut self.ops),
+                std::mem::take(&mut self.bytes),
+                true,
+            );
+        }
         let mut bytes = 0;
         let fits = self
             .ops
@@ -235,14 +297,10 @@ impl Outbox {
                 bytes >= batch_bytes
             })
             .map_or(self.ops.len(), |at| at + 1);
-        if fits + 1 >= self.ops.len() {
-            self.bytes = 0;
-            return (std::mem::take(&mut self.ops), true);
-        }
         let later = self.ops.split_off(fits);
         let now = std::mem::replace(&mut self.ops, later);
         self.bytes = self.bytes.saturating_sub(bytes);
-        (now, false)
+        (now, bytes, self.ops.is_empty())
     }
 
     /// Whether [`Outbox::finish`] was called.
@@ -258,12 +316,18 @@ fn topic_text(topic: &Topic) -> &str {
     }
 }
 
-/// A batch of these operations.
-pub(crate) fn batch(xid: Option<u32>, ops: Vec<HubOp>) -> Batch {
+/// A part of a transaction.
+pub(crate) fn batch(xid: Option<u32>, ops: Vec<HubOp>, bytes: usize) -> Batch {
     Batch {
         xid,
-        bytes: ops.iter().map(op_bytes).sum(),
         ops,
+        bytes,
         ack: None,
     }
+}
+
+/// What is told between transactions.
+pub(crate) fn news(ops: Vec<HubOp>) -> Batch {
+    let bytes = ops.iter().map(op_bytes).sum();
+    batch(None, ops, bytes)
 }

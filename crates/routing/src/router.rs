@@ -9,7 +9,7 @@ use crate::{
     delivery::Head,
     live,
     message::LogMessage,
-    outbox::{Outbox, batch},
+    outbox::{Outbox, batch, news},
     plan::Row,
     plans::{Own, Plans},
     statement::Context,
@@ -195,7 +195,7 @@ impl Router {
             self.cut_off = None;
             self.idle = Lsn::ZERO;
             let ops = vec![HubOp::NewEpoch { epoch, reason }];
-            self.ready.push_back(batch(None, ops));
+            self.ready.push_back(news(ops));
         } else if self.at == At::Inside {
             let outbox = std::mem::take(&mut self.tx.outbox);
             self.cut_off = outbox.used.then_some((self.tx.head, outbox));
@@ -230,8 +230,8 @@ impl Router {
         let after = outbox.upto.map_or(0, |upto| upto.saturating_add(1));
         outbox.finish(head, after);
         loop {
-            let (ops, last) = outbox.rest(self.limits.batch_bytes);
-            self.ready.push_back(batch(Some(head.tx.xid), ops));
+            let (ops, bytes, last) = outbox.rest(self.limits.batch_bytes);
+            self.ready.push_back(batch(Some(head.tx.xid), ops, bytes));
             if last {
                 return;
             }
@@ -275,7 +275,7 @@ impl Router {
     }
 
     fn acknowledge(&mut self, ops: Vec<HubOp>, lsn: Lsn) {
-        let mut next = batch(None, ops);
+        let mut next = news(ops);
         next.ack = Some(lsn);
         self.ready.push_back(next);
     }

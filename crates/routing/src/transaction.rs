@@ -3,25 +3,19 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashSet;
-use rowcast_model::{Batch, Body, HubOp, Lsn, Operation, RelationId, TableName, Topic};
+use rowcast_model::{Batch, HubOp, Lsn, Operation, RelationId};
 use smallvec::SmallVec;
 
 use crate::{
     Limits, Stats,
     delivery::{About, Deliverer, Head},
     intern::Intern,
-    outbox::{Outbox, batch},
+    outbox::{Outbox, batch, news},
     pairing::Pairing,
     plan::{DataPlan, Row},
     queue::{Delivery, Slot, State, Target},
     statement::{BulkRun, Nameless},
 };
-
-/// Memory of an entry of `told`.
-const TOLD_BYTES: usize = 96;
-
-type Told = (Topic, Arc<TableName>, Operation);
 
 /// One transaction on its way through.
 #[derive(Debug)]
@@ -33,8 +27,6 @@ pub(crate) struct Transaction {
     pub(crate) outbox: Outbox,
     pub(crate) deliverer: Deliverer,
     pub(crate) intern: Intern,
-    /// Table-level events that left already: one says it for the whole transaction.
-    told: HashSet<Told, foldhash::fast::FixedState>,
     /// Rows of `realtime_table_events` of one statement that say the same of several organizations.
     pub(crate) bulk: Option<BulkRun>,
     /// Rows of `realtime_table_events` of one statement on a table without a key.
@@ -52,7 +44,6 @@ impl Transaction {
             outbox: Outbox::default(),
             deliverer: Deliverer::default(),
             intern: Intern::default(),
-            told: HashSet::default(),
             bulk: None,
             nameless: Nameless::default(),
             end: None,
@@ -65,10 +56,6 @@ impl Transaction {
         self.index = 0;
         self.pairing.clear();
         self.outbox = outbox;
-        self.told.clear();
-        if self.told.capacity() > 4096 {
-            self.told = HashSet::default();
-        }
         self.bulk = None;
         self.nameless = Nameless::default();
         self.end = None;
@@ -83,10 +70,7 @@ impl Transaction {
 
     /// Bytes held.
     pub(crate) fn held(&self) -> usize {
-        self.pairing.queue.bytes()
-            + self.outbox.held()
-            + self.told.len() * TOLD_BYTES
-            + self.nameless.bytes()
+        self.pairing.queue.bytes() + self.outbox.held() + self.nameless.bytes()
     }
 
     /// Changes held.
@@ -154,10 +138,10 @@ impl Transaction {
             if !self.outbox.is_full(limits.batch_bytes) {
                 break;
             }
-            let ops = self.outbox.cut(limits.transaction_bytes / 4);
+            let (ops, bytes) = self.outbox.cut(limits.transaction_bytes / 4);
             // Everything may have been held back: then go on, there is room again.
             if !ops.is_empty() {
-                return Some((batch(xid, ops), false));
+                return Some((batch(xid, ops, bytes), false));
             }
         }
         let end = self.end?;
@@ -165,12 +149,12 @@ impl Transaction {
             self.outbox.finish(self.head, self.index);
         }
         if !self.outbox.used {
-            let mut nothing = batch(None, vec![HubOp::Position(self.head.end())]);
+            let mut nothing = news(vec![HubOp::Position(self.head.end())]);
             nothing.ack = Some(end);
             return Some((nothing, true));
         }
-        let (ops, done) = self.outbox.rest(limits.batch_bytes);
-        let mut next = batch(xid, ops);
+        let (ops, bytes, done) = self.outbox.rest(limits.batch_bytes);
+        let mut next = batch(xid, ops, bytes);
         next.ack = done.then_some(end);
         Some((next, done))
     }
@@ -195,7 +179,11 @@ impl Transaction {
             return false;
         };
         match (slot.state, slot.change) {
-            (State::Told(ops), _) => self.emit(slot.index, ops.into_iter().map(|op| *op), stats),
+            (State::Told(ops), _) => {
+                for (part, op) in ops.into_iter().enumerate() {
+                    self.outbox.emit_part(slot.index, part, *op, stats);
+                }
+            }
             (State::Paired(delivery), Some((plan, row))) => {
                 self.deliver(slot.index, &plan, &row, delivery, stats);
             }
@@ -216,40 +204,9 @@ impl Transaction {
         delivery: Delivery,
         stats: &mut Stats,
     ) {
-        let events = self
-            .deliverer
-            .deliver(self.head, index, plan, row, delivery, stats);
-        for event in events {
-            let index = event.cursor.index;
-            self.emit(index, std::iter::once(HubOp::Event(event)), stats);
-        }
-    }
-
-    /// Hands operations of one position on, unless they went out before a reconnect.
-    fn emit(&mut self, index: u32, ops: impl Iterator<Item = HubOp>, stats: &mut Stats) {
-        let repeated = self.outbox.upto.is_some_and(|upto| index <= upto);
-        stats.repeated += u64::from(repeated);
-        for op in ops {
-            if let HubOp::Event(event) = &op {
-                let whole = event.record_id.is_none()
-                    && event.body == Body::Invalidate
-                    && event.op != Operation::Truncate;
-                if whole {
-                    let key = (event.topic.clone(), event.table.clone(), event.op);
-                    if !self.told.insert(key) {
-                        continue;
-                    }
-                }
-                stats.events += u64::from(!repeated);
-            }
-            if !repeated {
-                self.outbox.push(op);
-            }
-        }
-        if repeated {
-            return;
-        }
-        self.outbox.upto = Some(index);
+        let outbox = &mut self.outbox;
+        self.deliverer
+            .deliver(self.head, index, plan, row, delivery, outbox, stats);
     }
 
     /// The place that a table event names.
