@@ -1,1 +1,23 @@
-//! placeholder
+//! Everything a client can reach over the network: HTTP, WebSocket, authentication.
+//!
+//! Owns the listeners, the handshake, who somebody is, and one task for each socket. Promises: every socket
+//! is bounded in time before it has said who it is, in bytes and in patience after; tokens are neither logged
+//! nor taken from addresses; keys, algorithms and addresses of key sets come from the configuration alone;
+//! one socket's misbehaviour costs no other anything. Knows channels and frames, never rows.
+
+mod admission;
+mod auth;
+mod config;
+mod error;
+mod http;
+mod metrics;
+mod server;
+pub mod session;
+mod ws;
+
+pub use auth::{Refused, Verified, Verifier};
+pub use config::{AuthConfig, GatewayConfig, SocketLimits};
+pub use error::GatewayError;
+pub use http::Readiness;
+pub use metrics::GatewayMetrics;
+pub use server::{Gateway, serve};

@@ -1,0 +1,164 @@
+//! Who is it? A token or an API key to an identity.
+//!
+//! Keys, algorithms and addresses come from the configuration, never from the token. Expired, not yet valid
+//! and invalid are different answers. Nothing here logs a token.
+
+mod api_key;
+mod claims;
+mod jwks;
+mod keys;
+
+use std::{sync::Arc, time::Duration};
+
+use rowcast_hub::{Hub, Identity};
+use rowcast_wire::{ErrorCode, server::AuthMethod};
+
+use crate::{AuthConfig, GatewayError};
+
+use claims::{Claims, Rules};
+use jwks::Jwks;
+use keys::Key;
+
+/// A proved identity.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// Who.
+    pub identity: Identity,
+    /// How.
+    pub method: AuthMethod,
+    /// The organization of an API key.
+    pub organization: Option<rowcast_model::OrgId>,
+    /// When the token ends, in seconds since 1970.
+    pub expires_at: Option<u64>,
+}
+
+/// Why a token was refused. The words never hold any of the token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The number for the client.
+    pub code: ErrorCode,
+    /// What is wrong.
+    pub message: &'static str,
+}
+
+impl Refused {
+    pub(crate) fn new(code: ErrorCode, message: &'static str) -> Refused {
+        Refused { code, message }
+    }
+}
+
+/// Checks tokens and keys.
+pub struct Verifier {
+    keys: Vec<Key>,
+    jwks: Vec<Jwks>,
+    rules: Rules,
+}
+
+/// A token longer than this is refused unread.
+const MAX_TOKEN_BYTES: usize = 16 * 1024;
+
+impl Verifier {
+    /// Reads the keys.
+    ///
+    /// # Errors
+    /// [`GatewayError`] when a key cannot be used or there is none.
+    pub fn new(config: &AuthConfig) -> Result<Verifier, GatewayError> {
+        let keys = keys::read(&config.secrets, &config.public_keys)?;
+        let jwks = config
+            .jwks
+            .iter()
+            .map(|url| Jwks::new(url, config.issuer.as_deref()));
+        let jwks = jwks.collect::<Result<Vec<_>, _>>()?;
+        if keys.is_empty() && jwks.is_empty() {
+            return Err(GatewayError::NoKey);
+        }
+        Ok(Verifier {
+            keys,
+            jwks,
+            rules: Rules::from(config),
+        })
+    }
+
+    /// Checks a token or an API key.
+    ///
+    /// # Errors
+    /// [`Refused`] with the number and sentence for the client.
+    pub async fn verify(&self, token: &str, hub: &Hub) -> Result<Verified, Refused> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(Refused::new(
+                ErrorCode::TokenInvalid,
+                "the token is longer than 16 KiB",
+            ));
+        }
+        if token.starts_with(api_key::PREFIX) {
+            return api_key::verify(token, hub);
+        }
+        self.verify_jwt(token)
+            .await
+            .map(|claims| self.identify(&claims))
+    }
+
+    async fn verify_jwt(&self, token: &str) -> Result<Claims, Refused> {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| {
+            Refused::new(
+                ErrorCode::TokenInvalid,
+                "the token is not a JWT with a known algorithm",
+            )
+        })?;
+        let mut refused = Refused::new(
+            ErrorCode::TokenInvalid,
+            "no key of this service has signed the token",
+        );
+        for key in self.keys.iter().filter(|key| key.takes(header.alg)) {
+            match claims::check(token, key, &self.rules) {
+                Ok(claims) => return Ok(claims),
+                Err(error) => refused = worse(refused, error),
+            }
+        }
+        for set in &self.jwks {
+            match set.keys_for(header.kid.as_deref(), header.alg).await {
+                Err(error) => refused = worse(refused, error),
+                Ok(keys) => {
+                    for key in keys {
+                        match claims::check(token, &key, &self.rules) {
+                            Ok(claims) => return Ok(claims),
+                            Err(error) => refused = worse(refused, error),
+                        }
+                    }
+                }
+            }
+        }
+        Err(refused)
+    }
+
+    fn identify(&self, claims: &Claims) -> Verified {
+        let granted = match self.rules.trust_claims {
+            true => claims.granted(),
+            false => Arc::new([]),
+        };
+        let user = claims.sub.as_str().into();
+        Verified {
+            identity: Identity {
+                user,
+                auth: rowcast_hub::Auth::Session { granted },
+            },
+            method: AuthMethod::Session,
+            organization: None,
+            expires_at: Some(claims.exp),
+        }
+    }
+}
+
+/// Of two refusals the one that says more: that the signature fits no key says least.
+fn worse(a: Refused, b: Refused) -> Refused {
+    match a.code {
+        ErrorCode::TokenInvalid => b,
+        _ => a,
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now_seconds() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.unwrap_or(Duration::ZERO).as_secs()
+}

@@ -1,0 +1,84 @@
+//! What the gateway is told: addresses, limits, and how tokens are checked.
+
+use std::{net::SocketAddr, time::Duration};
+
+use secrecy::SecretString;
+
+/// The whole of it.
+#[derive(Clone, Debug)]
+pub struct GatewayConfig {
+    /// Where clients connect.
+    pub public: SocketAddr,
+    /// Where metrics and readiness are.
+    pub internal: SocketAddr,
+    /// Origins of pages that may connect; empty: all.
+    pub allowed_origins: Vec<String>,
+    /// Limits of sockets.
+    pub limits: SocketLimits,
+    /// How tokens are checked.
+    pub auth: AuthConfig,
+}
+
+/// What sockets may use and how long they may be silent.
+#[derive(Clone, Debug)]
+pub struct SocketLimits {
+    /// Open sockets in all.
+    pub connections: usize,
+    /// Open sockets of one organization.
+    pub connections_per_organization: usize,
+    /// Sockets that have not said who they are.
+    pub unauthenticated: usize,
+    /// Time to say so.
+    pub auth_timeout: Duration,
+    /// Time to send the request head.
+    pub header_timeout: Duration,
+    /// Largest message of a client in bytes.
+    pub message_bytes: usize,
+    /// A silent socket is asked after this.
+    pub ping_interval: Duration,
+    /// A socket that said nothing for so long is closed.
+    pub silence: Duration,
+    /// Frames a second a client may send in the long run.
+    pub frames_per_second: u32,
+    /// Frames it may send at once.
+    pub frames_burst: u32,
+    /// Refused frames after which the socket is closed.
+    pub bad_frames: u32,
+}
+
+impl Default for SocketLimits {
+    fn default() -> Self {
+        SocketLimits {
+            connections: 100_000,
+            connections_per_organization: 5_000,
+            unauthenticated: 1_000,
+            auth_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(5),
+            message_bytes: 64 * 1024,
+            ping_interval: Duration::from_secs(25),
+            silence: Duration::from_secs(60),
+            frames_per_second: 50,
+            frames_burst: 200,
+            bad_frames: 20,
+        }
+    }
+}
+
+/// How tokens are checked.
+#[derive(Clone, Debug, Default)]
+pub struct AuthConfig {
+    /// Secrets for HS256, HS384 and HS512: the present one and those before.
+    pub secrets: Vec<SecretString>,
+    /// Public keys (PEM) for RS, PS, ES and EdDSA.
+    pub public_keys: Vec<SecretString>,
+    /// Where key sets are. Addresses come from here and nowhere else.
+    pub jwks: Vec<String>,
+    /// The `iss` that tokens must have.
+    pub issuer: Option<String>,
+    /// The `aud` values of which tokens must have one; empty: a token may have none.
+    pub audiences: Vec<String>,
+    /// Organizations and roles in the claims `organizations` and `org_roles` count.
+    pub trust_claims: bool,
+    /// Difference of clocks that is forgiven.
+    pub leeway: Duration,
+}

@@ -1,0 +1,185 @@
+//! The listeners: our own accept loop, so that slow request heads, full tables and broken accepts are ours to
+//! bound, and the end of it all in bounded time.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, routing::get};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use prometheus_client::registry::Registry;
+use rowcast_hub::Hub;
+use rowcast_wire::CloseCode;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    GatewayConfig, GatewayError, GatewayMetrics, Readiness, SocketLimits,
+    admission::Admission,
+    auth::Verifier,
+    http,
+    ws::{self, Shared},
+};
+
+/// Plain HTTP connections at a time, besides sockets.
+const HTTP_CONNECTIONS: usize = 2_000;
+
+/// A running gateway.
+pub struct Gateway {
+    /// Where clients connect.
+    pub public: SocketAddr,
+    /// Where metrics and readiness are.
+    pub internal: SocketAddr,
+    hub: Arc<Hub>,
+    stopping: CancellationToken,
+    sockets: TaskTracker,
+    listeners: TaskTracker,
+}
+
+/// Listens and serves until stopped. `extra` are further public routes.
+///
+/// # Errors
+/// [`GatewayError`] when an address or a key cannot be used.
+pub async fn serve(
+    config: GatewayConfig,
+    hub: Arc<Hub>,
+    ready: watch::Receiver<Readiness>,
+    metrics: GatewayMetrics,
+    registry: Arc<Registry>,
+    extra: Router,
+) -> Result<Gateway, GatewayError> {
+    let stopping = CancellationToken::new();
+    let (sockets, listeners) = (TaskTracker::new(), TaskTracker::new());
+    let limits = config.limits.clone();
+    let shared = Arc::new(Shared {
+        hub: hub.clone(),
+        verifier: Verifier::new(&config.auth)?,
+        limits: config.limits,
+        origins: config.allowed_origins,
+        admission: Arc::new(Admission::default()),
+        metrics,
+        ready: ready.clone(),
+        stopping: stopping.clone(),
+        sockets: sockets.clone(),
+    });
+    let socket = Router::new()
+        .route("/realtime/v1/websocket", get(ws::upgrade))
+        .with_state(shared);
+    let public = Router::new()
+        .route("/healthz", get(http::healthz))
+        .merge(socket)
+        .merge(extra);
+    let (public_listener, public_address) = listen(config.public).await?;
+    let (internal_listener, internal_address) = listen(config.internal).await?;
+    for (listener, router) in [
+        (public_listener, public),
+        (internal_listener, http::internal(ready, registry)),
+    ] {
+        listeners.spawn(accept(listener, router, limits.clone(), stopping.clone()));
+    }
+    Ok(Gateway {
+        public: public_address,
+        internal: internal_address,
+        hub,
+        stopping,
+        sockets,
+        listeners,
+    })
+}
+
+impl Gateway {
+    /// Stops listening, tells every socket to come back, and waits for them until `most` is over.
+    pub async fn stop(self, most: Duration) {
+        self.stopping.cancel();
+        self.listeners.close();
+        self.sockets.close();
+        self.hub.close_all(CloseCode::Restarting);
+        let ended = async {
+            self.sockets.wait().await;
+            self.listeners.wait().await;
+        };
+        if tokio::time::timeout(most, ended).await.is_err() {
+            tracing::warn!(open = self.sockets.len(), "not every socket left in time");
+        }
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), GatewayError> {
+    let failed = |why| GatewayError::Listen { address, why };
+    let socket = match address {
+        SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
+        SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6(),
+    };
+    let socket = socket.map_err(failed)?;
+    socket.set_reuseaddr(true).map_err(failed)?;
+    socket.bind(address).map_err(failed)?;
+    // Ten thousand clients come back at once after a restart.
+    let listener = socket.listen(4096).map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+async fn accept(
+    listener: TcpListener,
+    router: Router,
+    limits: SocketLimits,
+    stopping: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(HTTP_CONNECTIONS));
+    loop {
+        let place = tokio::select! {
+            place = places.clone().acquire_owned() => place,
+            () = stopping.cancelled() => return,
+        };
+        let Ok(place) = place else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = stopping.cancelled() => return,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let (router, limits, stopping) = (router.clone(), limits.clone(), stopping.clone());
+                tokio::spawn(async move {
+                    serve_connection(stream, router, &limits, stopping).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors or the like: others may still leave, so wait and go on.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn serve_connection(
+    stream: TcpStream,
+    router: Router,
+    limits: &SocketLimits,
+    stopping: CancellationToken,
+) {
+    let _ = stream.set_nodelay(true);
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_buf_size(64 * 1024)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        result = connection.as_mut() => {
+            if let Err(error) = result {
+                tracing::debug!(%error, "an HTTP connection ended early");
+            }
+        }
+        () = stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = tokio::time::timeout(Duration::from_secs(2), connection).await;
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! One authenticated socket's time and patience, as a value: when to ask for a sign of life, when it has been
+//! silent too long, when its token ends, how many frames it may send. No IO; time comes in.
+
+use std::time::{Duration, Instant};
+
+use rowcast_wire::CloseCode;
+
+use crate::SocketLimits;
+
+/// What is due now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// Nothing.
+    Nothing,
+    /// Ask for a sign of life.
+    Ping,
+    /// Close.
+    Close(CloseCode),
+}
+
+/// What to do with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admit {
+    /// Handle it.
+    Yes,
+    /// Refuse it with an error.
+    TooFast,
+    /// Too much was refused: close.
+    Close,
+}
+
+/// The state.
+#[derive(Clone, Debug)]
+pub struct Session {
+    heard: Instant,
+    pinged: Option<Instant>,
+    expires: Option<Instant>,
+    ping_interval: Duration,
+    silence: Duration,
+    per_second: f32,
+    burst: f32,
+    /// Frames that may still be sent now, as of `filled`.
+    tokens: f32,
+    filled: Instant,
+    bad: u32,
+    most_bad: u32,
+}
+
+impl Session {
+    /// A session that begins now; `expires` is when the token ends.
+    pub fn new(limits: &SocketLimits, now: Instant, expires: Option<Instant>) -> Session {
+        Session {
+            heard: now,
+            pinged: None,
+            expires,
+            ping_interval: limits.ping_interval,
+            silence: limits.silence,
+            // Limits are small numbers; losing precision in them means nothing.
+            per_second: limits.frames_per_second as f32,
+            burst: limits.frames_burst as f32,
+            tokens: limits.frames_burst as f32,
+            filled: now,
+            bad: 0,
+            most_bad: limits.bad_frames,
+        }
+    }
+
+    /// Something came from the client.
+    pub fn heard(&mut self, now: Instant) {
+        self.heard = now;
+        self.pinged = None;
+    }
+
+    /// Another token counts from here on.
+    pub fn renewed(&mut self, expires: Option<Instant>) {
+        self.expires = expires;
+    }
+
+    /// Whether a frame may be handled.
+    pub fn admit(&mut self, now: Instant) -> Admit {
+        let gained = now.saturating_duration_since(self.filled).as_secs_f32() * self.per_second;
+        self.tokens = (self.tokens + gained).min(self.burst);
+        self.filled = now;
+        if self.tokens >= 1.0 {
+            self.tokens -= 1.0;
+            return Admit::Yes;
+        }
+        match self.refused() {
+            true => Admit::Close,
+            false => Admit::TooFast,
+        }
+    }
+
+    /// A frame was refused; true when that was one too many.
+    pub fn refused(&mut self) -> bool {
+        self.bad += 1;
+        self.bad > self.most_bad
+    }
+
+    /// What is due. Asking says that a due ping is sent.
+    pub fn due(&mut self, now: Instant) -> Due {
+        if self.expires.is_some_and(|at| at <= now) {
+            return Due::Close(CloseCode::TokenExpired);
+        }
+        if now.saturating_duration_since(self.heard) >= self.silence {
+            return Due::Close(CloseCode::PingTimeout);
+        }
+        if now >= self.next_ping() {
+            self.pinged = Some(now);
+            return Due::Ping;
+        }
+        Due::Nothing
+    }
+
+    /// When to ask `due` again.
+    pub fn next(&self) -> Instant {
+        let next = self.next_ping().min(self.heard + self.silence);
+        self.expires.map_or(next, |at| next.min(at))
+    }
+
+    fn next_ping(&self) -> Instant {
+        self.pinged.unwrap_or(self.heard) + self.ping_interval
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(expires: Option<u64>) -> (Session, Instant) {
+        let now = Instant::now();
+        let limits = SocketLimits {
+            bad_frames: 2,
+            frames_per_second: 1,
+            frames_burst: 2,
+            ..SocketLimits::default()
+        };
+        (
+            Session::new(
+                &limits,
+                now,
+                expires.map(|seconds| now + Duration::from_secs(seconds)),
+            ),
+            now,
+        )
+    }
+
+    #[test]
+    fn silence_is_asked_then_closed() {
+        let (mut session, start) = session(None);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(session.next(), at(25));
+        assert_eq!(session.due(at(24)), Due::Nothing);
+        assert_eq!(session.due(at(25)), Due::Ping);
+        assert_eq!(session.due(at(26)), Due::Nothing);
+        assert_eq!(session.due(at(50)), Due::Ping);
+        assert_eq!(session.next(), at(60));
+        assert_eq!(session.due(at(60)), Due::Close(CloseCode::PingTimeout));
+        session.heard(at(59));
+        assert_eq!(session.due(at(60)), Due::Nothing);
+        assert_eq!(session.next(), at(84));
+    }
+
+    #[test]
+    fn a_token_ends_when_it_ends_and_not_when_renewed() {
+        let (mut session, start) = session(Some(10));
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(session.next(), at(10));
+        assert_eq!(session.due(at(9)), Due::Nothing);
+        assert_eq!(session.due(at(10)), Due::Close(CloseCode::TokenExpired));
+        session.renewed(Some(at(20)));
+        assert_eq!(session.due(at(10)), Due::Nothing);
+        assert_eq!(session.due(at(20)), Due::Close(CloseCode::TokenExpired));
+    }
+
+    #[test]
+    fn frames_are_rationed_and_patience_ends() {
+        let (mut session, now) = session(None);
+        assert_eq!(
+            [session.admit(now), session.admit(now)],
+            [Admit::Yes, Admit::Yes]
+        );
+        assert_eq!(session.admit(now), Admit::TooFast);
+        assert_eq!(session.admit(now + Duration::from_secs(1)), Admit::Yes);
+        assert_eq!(session.admit(now + Duration::from_secs(1)), Admit::TooFast);
+        assert_eq!(session.admit(now + Duration::from_secs(1)), Admit::Close);
+    }
+}

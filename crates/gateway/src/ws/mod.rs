@@ -1,0 +1,30 @@
+//! The native socket: handshake, then one task for each.
+
+mod half;
+mod handshake;
+mod socket;
+
+pub(crate) use handshake::upgrade;
+
+use std::sync::Arc;
+
+use rowcast_hub::Hub;
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    Readiness, SocketLimits, admission::Admission, auth::Verifier, metrics::GatewayMetrics,
+};
+
+/// What all sockets share.
+pub(crate) struct Shared {
+    pub hub: Arc<Hub>,
+    pub verifier: Verifier,
+    pub limits: SocketLimits,
+    pub origins: Vec<String>,
+    pub admission: Arc<Admission>,
+    pub metrics: GatewayMetrics,
+    pub ready: watch::Receiver<Readiness>,
+    pub stopping: CancellationToken,
+    pub sockets: TaskTracker,
+}
