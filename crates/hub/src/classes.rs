@@ -33,6 +33,10 @@ pub(crate) struct Class {
     /// Number of the step whose frame `stretch` is.
     step: u64,
     stretch: Stretch,
+    /// Members who got a part of the present transaction for themselves, or have to skip events.
+    singles: i32,
+    /// All members got a part of the present transaction, and not what is marked as its last event.
+    pub open: bool,
     /// For subscribers of the latest: the frame by itself.
     held: Option<(u64, Frame)>,
 }
@@ -49,6 +53,26 @@ impl Class {
         self.key.organization.is_some()
             && self.key.mode == Mode::All
             && matches!(event.topic, Topic::Org(_))
+    }
+
+    /// Whether an event for everybody goes to all members without looking at each.
+    pub(crate) fn is_uniform(&self) -> bool {
+        self.singles == 0 && self.key.mode == Mode::All
+    }
+
+    /// Counts a member that became single, or ceased to be.
+    pub(crate) fn note_single(&mut self, before: bool, after: bool) {
+        self.singles += i32::from(after) - i32::from(before);
+    }
+
+    /// The organization, for a class of one.
+    pub(crate) fn organization(&self) -> Option<&OrgId> {
+        self.key.organization.as_ref()
+    }
+
+    /// Whether this class was told something in this step.
+    pub(crate) fn told(&self, step: u64) -> bool {
+        self.step == step
     }
 
     /// Whether a subscriber of this class knows from this event that the transaction is complete.
@@ -121,6 +145,8 @@ impl Classes {
             pen: Pen::default(),
             step: 0,
             stretch: Stretch::default(),
+            singles: 0,
+            open: false,
             held: None,
         });
         let id = ClassId::try_from(id).unwrap_or(ClassId::MAX);

@@ -16,7 +16,7 @@ use crate::{
     metrics::Metrics,
     outbox::Budget,
     stage::{Mark, Stage},
-    state::{Conn, State},
+    state::{About, Conn, State},
 };
 
 /// What a subscribe came to.
@@ -95,9 +95,11 @@ impl Hub {
         let connection = Arc::new(Connection::new(id, slot, sink, self.shared.clone()));
         entry.insert(Conn {
             connection: connection.clone(),
-            identity: identity.clone(),
-            subs: smallvec::SmallVec::new(),
             mark: Mark::default(),
+            about: Box::new(About {
+                identity: identity.clone(),
+                subs: smallvec::SmallVec::new(),
+            }),
         });
         match identity.auth {
             Auth::Session { .. } => state.by_user.entry(identity.user).or_default().push(slot),
@@ -114,7 +116,7 @@ impl Hub {
         let Some(conn) = state.conn(connection) else {
             return;
         };
-        let (subs, identity) = (conn.subs.clone(), conn.identity.clone());
+        let (subs, identity) = (conn.about.subs.clone(), conn.about.identity.clone());
         for id in subs {
             state.remove_sub(id);
         }

@@ -86,14 +86,14 @@ impl State {
     ) -> Result<(), HubError> {
         let conn = self.conn(connection).ok_or(HubError::Closed)?;
         let same_kind = matches!(
-            (&conn.identity.auth, &identity.auth),
+            (&conn.about.identity.auth, &identity.auth),
             (Auth::Session { .. }, Auth::Session { .. })
                 | (Auth::ApiKey { .. }, Auth::ApiKey { .. })
         );
-        if !same_kind || conn.identity.user != identity.user {
+        if !same_kind || conn.about.identity.user != identity.user {
             return Err(HubError::UserChanged);
         }
-        conn.identity = identity;
+        conn.about.identity = identity;
         self.regrant_all(connection.slot, &mut |conn, frame| {
             conn.connection.queue(frame);
         });
@@ -106,6 +106,7 @@ impl State {
             return;
         };
         let mut organizations: Vec<OrgId> = conn
+            .about
             .subs
             .iter()
             .filter_map(|id| self.subs.get(*id as usize)?.organization().cloned())
@@ -129,8 +130,8 @@ impl State {
         let Some(conn) = self.conns.get(slot as usize) else {
             return;
         };
-        let grant = self.grant(&conn.identity, organization);
-        let ids = conn.subs.clone();
+        let grant = self.grant(&conn.about.identity, organization);
+        let ids = conn.about.subs.clone();
         let mut changed = news;
         for id in ids {
             let Some(sub) = self.subs.get_mut(id as usize) else {

@@ -22,8 +22,6 @@ use crate::latest::Latest;
 pub(crate) const SLICES: usize = 64;
 /// What an entry of a queue costs besides its bytes.
 const ENTRY_BYTES: usize = 64;
-/// A drained queue with more room than this is given back.
-const KEPT_ENTRIES: usize = 8;
 
 /// Where bytes go. Implemented on a socket by the gateway.
 pub trait Sink: Send + Sync {
@@ -70,21 +68,29 @@ pub(crate) enum Written {
     Closed,
 }
 
+/// Small while nothing waits, as for nearly all connections nearly always.
 #[derive(Default)]
 pub(crate) struct Outbox {
-    queue: VecDeque<Bytes>,
-    /// Cost of `queue` and `late`.
-    bytes: usize,
+    /// What waits; none when nothing does.
+    waiting: Option<Box<Waiting>>,
+    /// Events held back for subscriptions of the latest.
+    pub latest: Option<Box<Latest>>,
+    closed: Option<CloseCode>,
     /// The publisher has bytes for this connection in hand.
     staged: bool,
-    /// Frames that line up behind those.
-    late: Vec<Bytes>,
     /// The socket took no more; whoever waits for it to be writable goes on.
     blocked: bool,
-    closed: Option<CloseCode>,
     /// The socket failed: there is nobody to tell.
     broken: bool,
-    pub latest: Option<Box<Latest>>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    queue: VecDeque<Bytes>,
+    /// Frames that line up behind what is staged.
+    late: Vec<Bytes>,
+    /// Cost of both.
+    bytes: usize,
 }
 
 impl Outbox {
@@ -97,7 +103,9 @@ impl Outbox {
     }
 
     pub(crate) fn queued(&self) -> bool {
-        !self.queue.is_empty()
+        self.waiting
+            .as_ref()
+            .is_some_and(|waiting| !waiting.queue.is_empty())
     }
 
     pub(crate) fn is_blocked(&self) -> bool {
@@ -124,10 +132,9 @@ impl Outbox {
 
     /// Gives back everything.
     pub(crate) fn drop_all(&mut self, budget: &Budget) {
-        budget.give_back(self.bytes);
-        self.bytes = 0;
-        self.queue = VecDeque::new();
-        self.late = Vec::new();
+        if let Some(waiting) = self.waiting.take() {
+            budget.give_back(waiting.bytes);
+        }
         self.latest = None;
     }
 
@@ -137,15 +144,17 @@ impl Outbox {
             return false;
         }
         let cost = frame.len() + ENTRY_BYTES;
-        if self.bytes.saturating_add(cost) > limit || !budget.take(cost) {
+        let before = self.waiting.as_ref().map_or(0, |waiting| waiting.bytes);
+        if before.saturating_add(cost) > limit || !budget.take(cost) {
             self.close(CloseCode::Slow, budget);
             return false;
         }
-        self.bytes += cost;
+        let waiting = self.waiting.get_or_insert_with(Box::default);
+        waiting.bytes += cost;
         if self.staged {
-            self.late.push(frame);
+            waiting.late.push(frame);
         } else {
-            self.queue.push_back(frame);
+            waiting.queue.push_back(frame);
         }
         true
     }
@@ -166,22 +175,21 @@ impl Outbox {
             return Written::Closed;
         }
         let mut done = 0;
-        if self.queue.is_empty() && !self.blocked {
+        if !self.queued() && !self.blocked {
             match sink.try_write_vectored(slices) {
                 Ok(written) => done = written,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.blocked = true,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return self.fail(budget),
             }
-            if done == total && self.late.is_empty() {
+            if done == total && self.waiting.is_none() {
                 return Written::All;
             }
         }
         if done < total {
             rest(done, &mut |frame| self.push(frame, limit, budget));
         }
-        self.queue.extend(self.late.drain(..));
-        self.late = Vec::new();
+        self.line_up();
         if self.closed.is_some() {
             return Written::Closed;
         }
@@ -208,12 +216,18 @@ impl Outbox {
     fn write(&mut self, sink: &dyn Sink, budget: &Budget) -> Written {
         if self.closed.is_some() {
             // What is staged is not written any more; what lined up behind it is the farewell.
-            self.queue.extend(self.late.drain(..));
+            self.line_up();
         }
-        while !self.queue.is_empty() {
-            match write_front(&self.queue, sink) {
+        while let Some(waiting) = &mut self.waiting {
+            if waiting.queue.is_empty() {
+                if waiting.late.is_empty() {
+                    self.waiting = None;
+                }
+                break;
+            }
+            match write_front(&waiting.queue, sink) {
                 Ok(0) => return self.fail(budget),
-                Ok(written) => self.advance(written, budget),
+                Ok(written) => waiting.advance(written, budget),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.blocked = true;
                     return Written::Blocked;
@@ -222,15 +236,27 @@ impl Outbox {
                 Err(_) => return self.fail(budget),
             }
         }
-        if self.queue.capacity() > KEPT_ENTRIES {
-            self.queue = VecDeque::new();
-        }
         match self.closed {
             None => Written::All,
             Some(_) => Written::Closed,
         }
     }
 
+    fn line_up(&mut self) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.queue.extend(waiting.late.drain(..));
+        }
+    }
+
+    fn fail(&mut self, budget: &Budget) -> Written {
+        self.broken = true;
+        self.closed.get_or_insert(CloseCode::Internal);
+        self.drop_all(budget);
+        Written::Closed
+    }
+}
+
+impl Waiting {
     fn advance(&mut self, mut written: usize, budget: &Budget) {
         while let Some(front) = self.queue.front_mut() {
             if written < front.len() {
@@ -245,13 +271,6 @@ impl Outbox {
             budget.give_back(cost);
             self.queue.pop_front();
         }
-    }
-
-    fn fail(&mut self, budget: &Budget) -> Written {
-        self.broken = true;
-        self.closed.get_or_insert(CloseCode::Internal);
-        self.drop_all(budget);
-        Written::Closed
     }
 }
 

@@ -9,12 +9,13 @@ use rowcast_wire::{Mode, server, should_deliver};
 use slab::Slab;
 
 use crate::{
-    classes::Classes,
+    Grant,
+    classes::{Class, ClassId, Classes},
     latest::{self, RecordKey},
     may_see,
     stage::Stage,
-    state::{Conn, State, Sub},
-    topics::{Listeners, SubId},
+    state::{Conn, Open, State, Sub},
+    topics::{Listeners, Member, SubId},
 };
 
 impl State {
@@ -62,14 +63,21 @@ impl State {
         self.position = Some(start);
         self.floor = start;
         self.last_for_all = None;
-        self.open.clear();
+        for id in self.open.classes.drain(..) {
+            if let Some(class) = self.classes.get(id) {
+                class.open = false;
+            }
+        }
+        self.open.subs.clear();
         self.topics.retain(|_, topic| {
             topic.last_event = None;
             topic.listeners.is_some()
         });
         for (_, sub) in &mut self.subs {
+            let before = sub.is_single();
             sub.open = false;
             sub.skip_until = None;
+            sub.note_single(before, &mut self.classes);
             if let Some(conn) = self.conns.get_mut(sub.conn as usize) {
                 if sub.mode == Mode::Latest {
                     conn.connection.flush_latest();
@@ -150,18 +158,18 @@ impl State {
                     sub.seen == self.step && matches!(sub.channel, Channel::Org(_))
                 })
             };
-            if conn.subs.iter().any(got) {
+            if conn.about.subs.iter().any(got) {
                 continue;
             }
             let own = |id: &SubId| {
                 let sub = self.subs.get(*id as usize);
                 sub.is_some_and(|sub| matches!(sub.channel, Channel::User(_)))
             };
-            let Some(own) = conn.subs.iter().copied().find(own) else {
+            let Some(own) = conn.about.subs.iter().copied().find(own) else {
                 continue;
             };
             // What he is in the organization of this event.
-            let Some(grant) = self.grant(&conn.identity, organization) else {
+            let Some(grant) = self.grant(&conn.about.identity, organization) else {
                 continue;
             };
             if let Some(sub) = self.subs.get_mut(own as usize) {
@@ -186,7 +194,28 @@ impl State {
     /// Tells those who got a part of the transaction, but not what was marked as its last event.
     fn commit(&mut self, cursor: &Cursor, stage: &mut Stage) {
         self.step += 1;
-        for (id, generation) in self.open.drain(..) {
+        let mut tell = |class: &mut Class, conn: u32, conns: &mut Slab<Conn>| {
+            if let Some(conn) = conns.get_mut(conn as usize) {
+                let stretch =
+                    class.news(self.step, stage, |channel| server::commit(channel, cursor));
+                stage.push(&mut conn.mark, &conn.connection, stretch);
+            }
+        };
+        for id in self.open.classes.drain(..) {
+            let Some(class) = self.classes.get(id) else {
+                continue;
+            };
+            if !std::mem::take(&mut class.open) {
+                continue;
+            }
+            let topic = class.organization().and_then(|of| self.topics.get(of));
+            let listeners = topic.and_then(|topic| topic.listeners.as_deref());
+            let members = listeners.and_then(|listeners| listeners.members(id));
+            for member in members.unwrap_or_default() {
+                tell(class, member.conn, &mut self.conns);
+            }
+        }
+        for (id, generation) in self.open.subs.drain(..) {
             let Some(sub) = self.subs.get_mut(id as usize) else {
                 continue;
             };
@@ -194,16 +223,15 @@ impl State {
                 continue;
             }
             sub.open = false;
+            sub.note_single(true, &mut self.classes);
             let class = match &sub.parts {
                 None => sub.class,
                 Some(parts) => parts.first().map_or(u32::MAX, |part| part.class),
             };
             if let Some(class) = self.classes.get(class)
-                && let Some(conn) = self.conns.get_mut(sub.conn as usize)
+                && (sub.parts.is_some() || !class.told(self.step) || class.organization().is_none())
             {
-                let stretch =
-                    class.news(self.step, stage, |channel| server::commit(channel, cursor));
-                stage.push(&mut conn.mark, &conn.connection, stretch);
+                tell(class, sub.conn, &mut self.conns);
             }
         }
     }
@@ -214,7 +242,7 @@ struct Cast<'a> {
     subs: &'a mut Slab<Sub>,
     conns: &'a mut Slab<Conn>,
     classes: &'a mut Classes,
-    open: &'a mut Vec<(SubId, u64)>,
+    open: &'a mut Open,
     stage: &'a mut Stage,
     event: &'a RoutedEvent,
     step: u64,
@@ -223,13 +251,41 @@ struct Cast<'a> {
 
 impl Cast<'_> {
     fn offer_listeners(&mut self, listeners: &Listeners) {
-        for (_, members) in &listeners.everything {
-            for id in members {
-                self.offer(*id, None);
-            }
+        for (class, members) in &listeners.everything {
+            self.offer_class(*class, members);
         }
         let event = self.event;
         listeners.candidates(event, &mut |who| self.offer(who.sub, Some(who.part)));
+    }
+
+    /// Offers the event to subscriptions of everything that are of one class. An event that everybody
+    /// in the organization may see goes to all of them alike, without a look at each: this is where the
+    /// many are served, and memory not touched is time won.
+    fn offer_class(&mut self, id: ClassId, members: &[Member]) {
+        let event = self.event;
+        let Some(class) = self.classes.get(id) else {
+            return;
+        };
+        let uniform = class.is_uniform() && may_see(&event.audience, &Grant::default());
+        if !uniform {
+            for member in members {
+                self.offer(member.sub, None);
+            }
+            return;
+        }
+        if class.completes(event) {
+            class.open = false;
+        } else if !class.open {
+            class.open = true;
+            self.open.classes.push(id);
+        }
+        let stretch = class.event(self.step, event, self.stage);
+        for member in members {
+            if let Some(conn) = self.conns.get_mut(member.conn as usize) {
+                self.stage.push(&mut conn.mark, &conn.connection, stretch);
+            }
+        }
+        self.delivered |= !members.is_empty();
     }
 
     /// Offers the event to all subscriptions of one user in its organization.
@@ -241,7 +297,7 @@ impl Cast<'_> {
             let Some(conn) = self.conns.get(*slot as usize) else {
                 continue;
             };
-            for id in conn.subs.clone() {
+            for id in conn.about.subs.clone() {
                 let of = self.subs.get(id as usize).and_then(Sub::organization);
                 if of == Some(organization) {
                     self.offer_sub(id);
@@ -278,6 +334,7 @@ impl Cast<'_> {
         if sub.seen == self.step || !may_see(&event.audience, &sub.grant) {
             return;
         }
+        let single = sub.is_single();
         if let Some(until) = sub.skip_until {
             match event.cursor.compare(&until) {
                 Some(Ordering::Less | Ordering::Equal) => return,
@@ -303,32 +360,37 @@ impl Cast<'_> {
             }
             (Some(_), None) => return,
         };
-        let (Some(class), Some(conn)) = (
-            self.classes.get(class),
-            self.conns.get_mut(sub.conn as usize),
-        ) else {
+        let Some(conn) = self.conns.get_mut(sub.conn as usize) else {
             return;
         };
         sub.seen = self.step;
         self.delivered = true;
-        if sub.mode == Mode::Latest {
-            let key = event.record_id.as_ref().map(|record_id| RecordKey {
-                generation: sub.generation,
-                table: event.table.clone(),
-                record_id: record_id.clone(),
-            });
-            let frame = class.event_alone(self.step, event);
-            conn.connection
-                .hold(key, sub.generation, latest::effect(event), frame);
+        if sub.mode == Mode::All {
+            let completes = self
+                .classes
+                .get(class)
+                .is_some_and(|class| class.completes(event));
+            if !completes && !sub.open {
+                self.open.subs.push((id, sub.generation));
+            }
+            sub.open = !completes;
+        }
+        sub.note_single(single, self.classes);
+        let Some(class) = self.classes.get(class) else {
+            return;
+        };
+        if sub.mode == Mode::All {
+            let stretch = class.event(self.step, event, self.stage);
+            self.stage.push(&mut conn.mark, &conn.connection, stretch);
             return;
         }
-        if class.completes(event) {
-            sub.open = false;
-        } else if !sub.open {
-            sub.open = true;
-            self.open.push((id, sub.generation));
-        }
-        let stretch = class.event(self.step, event, self.stage);
-        self.stage.push(&mut conn.mark, &conn.connection, stretch);
+        let key = event.record_id.as_ref().map(|record_id| RecordKey {
+            generation: sub.generation,
+            table: event.table.clone(),
+            record_id: record_id.clone(),
+        });
+        let frame = class.event_alone(self.step, event);
+        conn.connection
+            .hold(key, sub.generation, latest::effect(event), frame);
     }
 }

@@ -23,8 +23,8 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const STAGE_BYTES: usize = 4 << 20;
 /// Deliveries staged before they are written in the middle of a batch.
 const STAGE_DELIVERIES: u64 = 200_000;
-/// Chunks kept from batch to batch.
-const KEPT_CHUNKS: usize = 64;
+/// Room in chunks that is kept from batch to batch.
+const KEPT_BYTES: usize = STAGE_BYTES;
 
 /// Where a frame lies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -185,12 +185,13 @@ impl Stage {
         self.staged_bytes = 0;
         self.used = 0;
         self.batch += 1;
-        self.chunks.truncate(KEPT_CHUNKS);
-        for chunk in &mut self.chunks {
+        let mut kept = 0;
+        self.chunks.retain_mut(|chunk| {
             chunk.shared = OnceCell::new();
             chunk.bytes.clear();
-            chunk.bytes.shrink_to(2 * CHUNK_BYTES);
-        }
+            kept += chunk.bytes.capacity();
+            kept <= KEPT_BYTES
+        });
         self.touched.shrink_to(4096);
     }
 }

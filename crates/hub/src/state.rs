@@ -21,12 +21,17 @@ use crate::{
 
 pub(crate) type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
-/// A connection and what it listens to.
+/// A connection. Small, as every delivery passes here.
 pub(crate) struct Conn {
     pub connection: Arc<Connection>,
+    pub mark: Mark,
+    pub about: Box<About>,
+}
+
+/// Whose connection it is and what it listens to.
+pub(crate) struct About {
     pub identity: Identity,
     pub subs: SmallVec<[SubId; 2]>,
-    pub mark: Mark,
 }
 
 /// One subscription.
@@ -57,12 +62,35 @@ pub(crate) struct Part {
 }
 
 impl Sub {
+    /// Has to be looked at one by one: what its class gets is not all it needs to know.
+    pub(crate) fn is_single(&self) -> bool {
+        self.open || self.skip_until.is_some()
+    }
+
+    /// Tells the class of a subscription of everything when it becomes single, or ceases to be.
+    pub(crate) fn note_single(&self, before: bool, classes: &mut Classes) {
+        if self.parts.is_none()
+            && let Some(class) = classes.get(self.class)
+        {
+            class.note_single(before, self.is_single());
+        }
+    }
+
     pub(crate) fn organization(&self) -> Option<&OrgId> {
         match &self.channel {
             Channel::Org(organization) | Channel::Tenant(organization, _) => Some(organization),
             Channel::User(_) => None,
         }
     }
+}
+
+/// Who got events of the present transaction and does not know yet that it has all.
+#[derive(Default)]
+pub(crate) struct Open {
+    /// Everybody of a class; see [`crate::classes::Class::open`].
+    pub classes: Vec<ClassId>,
+    /// Single subscriptions, with their generation.
+    pub subs: Vec<(SubId, u64)>,
 }
 
 pub(crate) struct State {
@@ -74,8 +102,8 @@ pub(crate) struct State {
     pub directory: Directory,
     pub by_user: Map<UserId, SmallVec<[u32; 2]>>,
     pub by_key: Map<Arc<str>, SmallVec<[u32; 2]>>,
-    /// Subscriptions with an unfinished transaction.
-    pub open: Vec<(SubId, u64)>,
+    /// Whom the end of the present transaction is told.
+    pub open: Open,
     /// Counts events and commits; what is encoded belongs to a step.
     pub step: u64,
     pub next_connection: u64,
@@ -107,7 +135,7 @@ impl State {
             directory: Directory::default(),
             by_user: Map::default(),
             by_key: Map::default(),
-            open: Vec::new(),
+            open: Open::default(),
             step: 0,
             next_connection: 0,
             next_generation: 0,
@@ -192,7 +220,7 @@ impl State {
     }
 
     pub(crate) fn find_sub(&self, conn: &Conn, channel: &Channel) -> Option<SubId> {
-        conn.subs.iter().copied().find(|id| {
+        conn.about.subs.iter().copied().find(|id| {
             let sub = self.subs.get(*id as usize);
             sub.is_some_and(|sub| sub.channel == *channel)
         })
@@ -202,7 +230,7 @@ impl State {
     pub(crate) fn remove_sub(&mut self, id: SubId) -> Option<Sub> {
         let sub = self.subs.try_remove(id as usize)?;
         if let Some(conn) = self.conns.get_mut(sub.conn as usize) {
-            conn.subs.retain(|other| *other != id);
+            conn.about.subs.retain(|other| *other != id);
             if sub.mode == Mode::Latest {
                 conn.connection.forget_latest(sub.generation);
             }
@@ -212,7 +240,13 @@ impl State {
         {
             if let Some(listeners) = &mut topic.listeners {
                 match &sub.parts {
-                    None => listeners.remove_from_everything(sub.class, id),
+                    None => {
+                        listeners.remove_from_everything(sub.class, id);
+                        if let (true, Some(class)) = (sub.is_single(), self.classes.get(sub.class))
+                        {
+                            class.note_single(true, false);
+                        }
+                    }
                     Some(parts) => {
                         for (part, at) in parts.iter().zip(0..) {
                             let who = Candidate { sub: id, part: at };

@@ -11,7 +11,7 @@ use crate::{
     classes::ClassKey,
     resume::{Known, Resume, judge},
     state::{Part, State, Sub},
-    topics::Candidate,
+    topics::{Candidate, Member},
 };
 
 impl State {
@@ -23,9 +23,9 @@ impl State {
     ) -> Result<Subscribed, HubError> {
         let most = self.limits.subscriptions;
         let conn = self.conn(connection).ok_or(HubError::Closed)?;
-        let identity = conn.identity.clone();
+        let identity = conn.about.identity.clone();
         let conn = self.conn(connection).ok_or(HubError::Closed)?;
-        let count = conn.subs.len();
+        let count = conn.about.subs.len();
         let grant = self.admit(&identity, &wanted.channel)?;
         let tables = self.tables_of(&wanted)?;
         let before = self
@@ -225,13 +225,17 @@ impl State {
         });
         let id = u32::try_from(id).unwrap_or(u32::MAX);
         if let Some(conn) = self.conns.get_mut(connection.slot as usize) {
-            conn.subs.push(id);
+            conn.about.subs.push(id);
         }
         if let (Some(organization), Some(sub)) = (organization, self.subs.get(id as usize)) {
             let topic = self.topics.entry(organization).or_default();
             let listeners = topic.listeners.get_or_insert_with(Box::default);
             match &sub.parts {
-                None => listeners.add_to_everything(class, id),
+                None => {
+                    let conn = connection.slot;
+                    listeners.add_to_everything(class, Member { sub: id, conn });
+                    sub.note_single(false, &mut self.classes);
+                }
                 Some(parts) => {
                     for (part, at) in parts.iter().zip(0..) {
                         let who = Candidate { sub: id, part: at };

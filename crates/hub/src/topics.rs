@@ -23,6 +23,13 @@ pub(crate) struct Candidate {
     pub part: u32,
 }
 
+/// A subscription of everything, and its connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Member {
+    pub sub: SubId,
+    pub conn: u32,
+}
+
 /// One organization.
 #[derive(Default)]
 pub(crate) struct Topic {
@@ -36,7 +43,7 @@ pub(crate) struct Topic {
 #[derive(Default)]
 pub(crate) struct Listeners {
     /// Of all tables, by class.
-    pub everything: Vec<(ClassId, Vec<SubId>)>,
+    pub everything: Vec<(ClassId, Vec<Member>)>,
     tables: Map<Arc<str>, TableIndex>,
 }
 
@@ -56,10 +63,16 @@ impl Listeners {
         self.everything.is_empty() && self.tables.is_empty()
     }
 
-    pub(crate) fn add_to_everything(&mut self, class: ClassId, sub: SubId) {
+    /// Subscriptions of everything that are of one class.
+    pub(crate) fn members(&self, class: ClassId) -> Option<&[Member]> {
+        let (_, members) = self.everything.iter().find(|(of, _)| *of == class)?;
+        Some(members)
+    }
+
+    pub(crate) fn add_to_everything(&mut self, class: ClassId, member: Member) {
         match self.everything.iter_mut().find(|(of, _)| *of == class) {
-            Some((_, members)) => members.push(sub),
-            None => self.everything.push((class, vec![sub])),
+            Some((_, members)) => members.push(member),
+            None => self.everything.push((class, vec![member])),
         }
     }
 
@@ -67,7 +80,7 @@ impl Listeners {
         if let Some(at) = self.everything.iter().position(|(of, _)| *of == class)
             && let Some((_, members)) = self.everything.get_mut(at)
         {
-            if let Some(at) = members.iter().position(|member| *member == sub) {
+            if let Some(at) = members.iter().position(|member| member.sub == sub) {
                 members.swap_remove(at);
             }
             if members.is_empty() {

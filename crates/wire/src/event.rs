@@ -2,10 +2,10 @@
 //!
 //! One event has the same bytes for everybody of one [`EventClass`]; the hub encodes once per class.
 
-use std::{io::Write, sync::Arc};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use rowcast_model::{Body, ColumnMeta, JsonRow, Operation, RoutedEvent, Topic};
+use rowcast_model::{Body, ColumnMeta, Cursor, JsonRow, Operation, RoutedEvent, Topic};
 
 use crate::{Forms, Frame, frame::FrameWriter, time::write_iso_millis};
 
@@ -131,11 +131,30 @@ fn place(json: &mut Vec<u8>, event: &RoutedEvent, class: &EventClass<'_>) {
     json.extend_from_slice(br#","channel":"#);
     string(json, class.channel);
     json.extend_from_slice(br#","cursor":""#);
-    // Writing to a vector cannot fail.
-    let _ = write!(json, "{}", event.cursor);
+    cursor(json, &event.cursor);
     json.extend_from_slice(br#"","commitTimestamp":""#);
     write_iso_millis(event.commit_time, json);
     json.push(b'"');
+}
+
+/// The text of a cursor, as its `Display` form has it; this is written for every event and class.
+fn cursor(json: &mut Vec<u8>, cursor: &Cursor) {
+    hex(json, cursor.epoch.0.into(), 8);
+    json.push(b'-');
+    hex(json, cursor.commit_lsn.0, 1);
+    json.push(b'-');
+    match cursor.index {
+        u32::MAX => json.push(b'z'),
+        index => hex(json, index.into(), 1),
+    }
+}
+
+fn hex(json: &mut Vec<u8>, value: u64, least_digits: u32) {
+    let used = (u64::BITS - value.leading_zeros()).div_ceil(4);
+    for place in (0..used.max(least_digits)).rev() {
+        let digit = value >> (4 * place) & 0xf;
+        json.push(b"0123456789abcdef"[digit as usize]);
+    }
 }
 
 fn end(json: &mut Vec<u8>, last: bool) {
@@ -241,6 +260,20 @@ mod tests {
         );
         let delete = event(Operation::Delete, change(None, Some(key)));
         assert!(texts(&delete, &CLASS)[0].contains(r#""new":null,"old":{"id":"mat_123"},"#));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn cursors_are_written_as_they_print(epoch: u32, lsn: u64, index: u32, end: bool) {
+            let it = Cursor {
+                epoch: Epoch(epoch),
+                commit_lsn: Lsn(lsn >> (index % 64)),
+                index: if end { u32::MAX } else { index },
+            };
+            let mut out = Vec::new();
+            cursor(&mut out, &it);
+            proptest::prop_assert_eq!(String::from_utf8(out).unwrap(), it.to_string());
+        }
     }
 
     #[test]

@@ -29,11 +29,14 @@ pub fn write_iso_millis(time: Timestamp, out: &mut Vec<u8>) {
     out.push(b'Z');
 }
 
-fn digits(out: &mut Vec<u8>, value: i64, width: u32) {
-    for place in (0..width).rev() {
-        let digit = value / 10_i64.pow(place) % 10;
-        out.push(b'0' + u8::try_from(digit).unwrap_or(0));
+fn digits(out: &mut Vec<u8>, value: i64, width: usize) {
+    let mut text = [b'0'; 6];
+    let mut left = value;
+    for digit in text.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(left % 10).unwrap_or(0);
+        left /= 10;
     }
+    out.extend_from_slice(&text[text.len() - width.min(text.len())..]);
 }
 
 /// Year, month and day of a day counted from 1970-01-01, in the proleptic Gregorian calendar.
