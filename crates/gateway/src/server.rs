@@ -73,8 +73,8 @@ pub async fn serve(
         .route("/healthz", get(http::healthz))
         .merge(socket)
         .merge(extra);
-    let (public_listener, public_address) = listen(config.public).await?;
-    let (internal_listener, internal_address) = listen(config.internal).await?;
+    let (public_listener, public_address) = listen(config.public)?;
+    let (internal_listener, internal_address) = listen(config.internal)?;
     for (listener, router) in [
         (public_listener, public),
         (internal_listener, http::internal(ready, registry)),
@@ -108,7 +108,7 @@ impl Gateway {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), GatewayError> {
+fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), GatewayError> {
     let failed = |why| GatewayError::Listen { address, why };
     let socket = match address {
         SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4(),
