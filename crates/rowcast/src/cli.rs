@@ -127,11 +127,11 @@ pub struct TokenArgs {
     /// The user (`sub`).
     #[arg(long)]
     pub user: String,
-    /// The organization, as a claim; memberships in the database count without it.
+    /// The organization, as a claim (see auth.trust_claims); memberships in the database count without it.
     #[arg(long)]
     pub organization: Option<String>,
     /// A role in that organization, as a claim; may be repeated.
-    #[arg(long)]
+    #[arg(long, requires = "organization")]
     pub role: Vec<String>,
     /// How long it is good: `15 min`, `1 h`, `30 d`.
     #[arg(long, default_value = "1 h")]

@@ -1,5 +1,6 @@
 //! One file per command that is more than a few lines.
 
+pub mod demo;
 pub mod healthcheck;
 pub mod migrate;
 pub mod tail;

@@ -7,6 +7,7 @@ mod config;
 mod db;
 mod demo;
 mod doctor;
+mod health;
 mod housekeeping;
 mod logging;
 mod metrics;
@@ -14,6 +15,7 @@ mod migrations;
 mod pipeline;
 mod progress;
 mod queue;
+mod service;
 mod term;
 
 use std::process::ExitCode;
@@ -95,7 +97,9 @@ async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
             }
         }
         Command::Tail(args) => commands::tail::run(&config, args).await?,
-        _ => anyhow::bail!("not yet"),
+        Command::Serve(_) => Box::pin(service::run(config, |_| {})).await?,
+        Command::Demo(args) => Box::pin(commands::demo::run(config, args)).await?,
+        Command::Config { .. } | Command::Token(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,16 +1,9 @@
-//! How far the pipeline is, and what that means for readiness and for clients.
-//!
-//! Current is who has handed on what was written when the stream began; stale is a stream that has
-//! been interrupted for longer than a client may be left in the dark.
+//! How far the pipeline is. Current is who has handed on what was written when the stream began.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use rowcast_model::Lsn;
-use rowcast_source::SourceStatus;
 use tokio::sync::watch;
-
-/// How long the stream may be interrupted before clients are told.
-pub const STALE_AFTER: Duration = Duration::from_secs(5);
 
 /// Positions wanted and reached.
 #[derive(Debug)]
@@ -22,17 +15,6 @@ pub struct Progress {
 struct At {
     wanted: Option<Lsn>,
     reached: Lsn,
-}
-
-/// What is said to the outside.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Health {
-    /// Streaming and current.
-    Ready,
-    /// Not streaming yet, or still catching up.
-    Starting(Arc<str>),
-    /// The stream is interrupted.
-    Interrupted(Arc<str>),
 }
 
 impl Progress {
@@ -79,24 +61,9 @@ impl At {
     }
 }
 
-/// Pure: what the status of the source and the progress mean together.
-pub fn health(status: &SourceStatus, current: bool, was_ready: bool) -> Health {
-    let interrupted = |reason: &Arc<str>| match was_ready {
-        true => Health::Interrupted(Arc::clone(reason)),
-        false => Health::Starting(Arc::clone(reason)),
-    };
-    match status {
-        SourceStatus::Streaming { .. } if current => Health::Ready,
-        SourceStatus::Streaming { .. } => Health::Starting("catching up with the log".into()),
-        SourceStatus::Connecting => interrupted(&"connecting to the database".into()),
-        SourceStatus::Waiting { reason } | SourceStatus::Failed { reason } => interrupted(reason),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rowcast_model::Epoch;
 
     #[test]
     fn current_is_who_reached_what_was_written() {
@@ -111,25 +78,5 @@ mod tests {
         assert!(progress.is_current());
         progress.expect(Lsn(200));
         assert!(!progress.is_current());
-    }
-
-    #[test]
-    fn only_a_stream_that_flows_and_is_current_is_ready() {
-        let streaming = SourceStatus::Streaming { epoch: Epoch(1) };
-        let waiting = SourceStatus::Waiting { reason: "x".into() };
-        assert_eq!(health(&streaming, true, false), Health::Ready);
-        assert!(matches!(
-            health(&streaming, false, true),
-            Health::Starting(_)
-        ));
-        assert!(matches!(
-            health(&waiting, true, true),
-            Health::Interrupted(_)
-        ));
-        assert!(matches!(health(&waiting, true, false), Health::Starting(_)));
-        assert!(matches!(
-            health(&SourceStatus::Connecting, true, true),
-            Health::Interrupted(_)
-        ));
     }
 }

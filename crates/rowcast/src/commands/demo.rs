@@ -55,9 +55,8 @@ pub async fn run(mut config: Config, args: &DemoArgs) -> anyhow::Result<()> {
     config.demo.page = true;
     let url = cluster.url(DATABASE);
     let psql = psql(cluster.binaries().program("psql"));
-    let by_hand = format!(
-        "{psql} {url} -c \"UPDATE demo.tasks SET title = 'by hand' WHERE id = 1\""
-    );
+    let by_hand =
+        format!("{psql} {url} -c \"UPDATE demo.tasks SET title = 'by hand' WHERE id = 1\"");
     config.demo.hint = Some(by_hand.clone());
 
     let outcome = Box::pin(service::run(config, |address| {

@@ -1,6 +1,9 @@
 //! `rowcast token`: tokens for development, signed with the key the service has.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeMap,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde::Serialize;
@@ -21,10 +24,10 @@ struct Claims<'a> {
     iss: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     aud: Option<&'a str>,
-    #[serde(rename = "organizationId", skip_serializing_if = "Option::is_none")]
-    organization: Option<&'a str>,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    roles: &'a [String],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    organizations: Vec<&'a str>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    org_roles: BTreeMap<&'a str, &'a [String]>,
 }
 
 /// Whom a token is for.
@@ -53,8 +56,13 @@ pub fn make(config: &Config, wanted: Wanted<'_>) -> anyhow::Result<String> {
         exp: now.saturating_add(wanted.good_for.0.as_secs()),
         iss: config.auth.jwt_issuer.as_deref(),
         aud: config.auth.jwt_audience.first().map(String::as_str),
-        organization: wanted.organization,
-        roles: wanted.roles,
+        organizations: wanted.organization.into_iter().collect(),
+        org_roles: wanted
+            .organization
+            .filter(|_| !wanted.roles.is_empty())
+            .map(|organization| (organization, wanted.roles))
+            .into_iter()
+            .collect(),
     };
     let key = EncodingKey::from_secret(secret.expose().as_bytes());
     Ok(jsonwebtoken::encode(
@@ -68,6 +76,11 @@ pub fn make(config: &Config, wanted: Wanted<'_>) -> anyhow::Result<String> {
 pub fn run(config: &Config, args: &TokenArgs) -> anyhow::Result<()> {
     let good_for = Span::read(&args.expires.as_str().into())
         .map_err(|why| anyhow::anyhow!("--expires {why}"))?;
+    if args.organization.is_some() && !config.auth.trust_claims {
+        term::note(
+            "note: claims count only where the service has auth.trust_claims; memberships always do",
+        );
+    }
     term::line(make(
         config,
         Wanted {

@@ -146,8 +146,9 @@ tree! {
         visibility_barrier: bool = true;
         /// How often the server is told how far we are. Must be well below `wal_sender_timeout`.
         status_interval: Span = Span::ms(1_000);
-        /// Connect again when the server has said nothing for so long.
-        silence_limit: Span = Span::ms(30_000);
+        /// Connect again when the server has said nothing for so long. Three times in this span an idle
+        /// server is asked for a sign of life: a small entry in its log.
+        silence_limit: Span = Span::ms(9_000);
         /// Most memory for row images of one transaction that wait for their table events. What goes
         /// beyond becomes table-level invalidations.
         transaction_bytes: ByteSize = ByteSize::mib(64);
@@ -187,6 +188,11 @@ tree! {
         jwt_issuer: Option<String> = None, env "JWT_ISSUER";
         /// The `aud` values of which tokens must have one.
         jwt_audience: Vec<String> = Vec::new(), env "JWT_AUDIENCE";
+        /// Take organizations and roles from the claims `organizations` (a list) and `org_roles` (roles by
+        /// organization) of tokens too, beside the memberships in the database.
+        trust_claims: bool = false, env "ROWCAST_TRUST_CLAIMS";
+        /// Difference of clocks that is forgiven when a token's times are checked.
+        leeway: Span = Span::ms(30_000);
         /// Token of your own servers for the internal HTTP endpoints.
         access_token: Option<Secret> = None, env "ACCESS_TOKEN";
         /// Start without a key of your own: tokens are signed with a key that everybody knows.
@@ -213,6 +219,12 @@ tree! {
         subscriptions: u32 = 100;
         /// How often a silent socket is asked whether it lives.
         ping_interval: Span = Span::ms(25_000);
+        /// A socket that has said nothing for so long is closed.
+        silence: Span = Span::ms(60_000);
+        /// Messages a second that a client may send in the long run.
+        messages_per_second: u32 = 50;
+        /// Messages that a client may send at once.
+        messages_burst: u32 = 200;
     }
     /// What the service says of itself.
     log: Log {

@@ -25,12 +25,11 @@ use crate::{
 pub struct Page {
     config: Config,
     client: Mutex<Option<Arc<Client>>>,
-    psql: Vec<String>,
 }
 
 impl Page {
     /// Makes the example tables; the page is ready when this returns.
-    pub async fn prepare(config: &Config, psql: Vec<String>) -> anyhow::Result<Arc<Page>> {
+    pub async fn prepare(config: &Config) -> anyhow::Result<Arc<Page>> {
         config.signing_secret()?;
         let client = db::connect(config).await?;
         client
@@ -42,7 +41,6 @@ impl Page {
         Ok(Arc::new(Page {
             config: config.clone(),
             client: Mutex::new(Some(Arc::new(client))),
-            psql,
         }))
     }
 
@@ -135,7 +133,7 @@ async fn rows(State(page): State<Arc<Page>>, Query(of): Query<Of>) -> Result<Jso
 }
 
 async fn psql(State(page): State<Arc<Page>>) -> Json<Value> {
-    Json(json!({"lines": page.psql}))
+    Json(json!({"lines": Vec::from_iter(&page.config.demo.hint)}))
 }
 
 async fn act(State(page): State<Arc<Page>>, Json(wanted): Json<Act>) -> Result<StatusCode, Failed> {

@@ -1,0 +1,231 @@
+//! `rowcast serve`: builds the parts in order, connects them, and stops them in reverse.
+
+use std::{
+    net::{SocketAddr, ToSocketAddrs},
+    sync::Arc,
+};
+
+use anyhow::Context;
+use prometheus_client::registry::Registry;
+use rowcast_gateway::{AuthConfig, GatewayConfig, GatewayMetrics, Readiness, SocketLimits};
+use rowcast_hub::{Hub, HubLimits};
+use rowcast_routing::Limits;
+use rowcast_source::{ConnInfo, Source, SourceConfig, SourceMetrics};
+use secrecy::SecretString;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::{Config, Purpose, Secret},
+    db, demo, health, housekeeping,
+    metrics::PipelineMetrics,
+    migrations, pipeline,
+    progress::Progress,
+};
+
+/// Largest single message of the log: a row may have 1 GiB in Postgres, but nobody wants it on a socket.
+const MAX_LOG_MESSAGE: usize = 256 << 20;
+
+/// Runs the service until it is told to stop; `listening` is called with the public address.
+pub async fn run(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::Result<()> {
+    config.check(Purpose::Serve)?;
+    let sql = db::sql(&config)?;
+    let mut registry = Registry::with_prefix("rowcast");
+    let hub = Arc::new(Hub::new(hub_limits(&config), &mut registry));
+    let pipeline_metrics = PipelineMetrics::new(&mut registry);
+    let gateway_metrics = GatewayMetrics::register(&mut registry);
+    let source = Source::new(
+        source_config(&config, &sql)?,
+        SourceMetrics::new(&mut registry),
+    );
+
+    if config.database.migrate {
+        migrate(&config).await?;
+    }
+    if config.replication.manage_publication {
+        housekeeping::sync_publication(&sql).await;
+    }
+    let page = match config.demo.page {
+        true => demo::page::routes(demo::page::Page::prepare(&config).await?),
+        false => axum::Router::new(),
+    };
+    let progress = Progress::new();
+    let stop = CancellationToken::new();
+    let (tell, ready) = watch::channel(Readiness::NotReady("starting".into()));
+    let gateway = rowcast_gateway::serve(
+        gateway_config(&config)?,
+        Arc::clone(&hub),
+        ready,
+        gateway_metrics,
+        Arc::new(registry),
+        page,
+    )
+    .await?;
+    tracing::info!(
+        "listening public={} internal={}",
+        gateway.public,
+        gateway.internal
+    );
+    listening(gateway.public);
+
+    let watching = tokio::spawn(health::watch(
+        source.status(),
+        Arc::clone(&progress),
+        tell,
+        Arc::clone(&hub),
+    ));
+    let keeping = tokio::spawn(housekeeping::run(
+        sql.clone(),
+        config.replication.maintenance_interval.0,
+        stop.clone(),
+    ));
+    let threads = pipeline::start(pipeline::Parts {
+        source,
+        sql,
+        limits: Limits {
+            transaction_bytes: config.replication.transaction_bytes.as_usize(),
+            batch_bytes: config.replication.batch_bytes.as_usize(),
+        },
+        queue_bytes: config.replication.queue_bytes.as_usize(),
+        barrier: config.replication.visibility_barrier,
+        hub,
+        progress,
+        metrics: pipeline_metrics,
+        stop: stop.clone(),
+    })
+    .context("a thread cannot be started")?;
+
+    tokio::select! {
+        why = told_to_stop() => tracing::info!("{why}: stopping"),
+        () = stop.cancelled() => {}
+    }
+    watching.abort();
+    gateway.stop(config.server.shutdown_timeout.0).await;
+    stop.cancel();
+    let _ = keeping.await;
+    for thread in threads {
+        let ended = tokio::task::spawn_blocking(|| thread.join()).await?;
+        match ended {
+            Ok(Err(error)) => anyhow::bail!("{error} [{}]", error.code()),
+            Ok(Ok(())) => {}
+            Err(_) => anyhow::bail!("a thread of the pipeline failed; this is a fault of rowcast"),
+        }
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn migrate(config: &Config) -> anyhow::Result<()> {
+    let mut client = db::connect(config).await?;
+    migrations::apply(&mut client, |migration, _| {
+        tracing::info!(name = migration.name, "migration applied");
+    })
+    .await?;
+    Ok(())
+}
+
+/// Resolves with what told us.
+async fn told_to_stop() -> &'static str {
+    use tokio::signal::unix::{SignalKind, signal};
+    let interrupt = tokio::signal::ctrl_c();
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = interrupt => "interrupted",
+            _ = terminate.recv() => "SIGTERM",
+        },
+        Err(_) => {
+            let _ = interrupt.await;
+            "interrupted"
+        }
+    }
+}
+
+fn hub_limits(config: &Config) -> HubLimits {
+    HubLimits {
+        outbox_bytes: config.limits.outbox_bytes.as_usize(),
+        total_outbox_bytes: config.limits.outboxes_bytes.as_usize(),
+        subscriptions: config.limits.subscriptions as usize,
+        ..HubLimits::default()
+    }
+}
+
+fn source_config(config: &Config, sql: &ConnInfo) -> anyhow::Result<SourceConfig> {
+    let replication = &config.replication;
+    Ok(SourceConfig {
+        replication: db::replication(config)?,
+        sql: sql.clone(),
+        slot: replication.slot.clone(),
+        publication: replication.publication.clone(),
+        status_interval: replication.status_interval.0,
+        silence_limit: replication.silence_limit.0,
+        max_message_bytes: MAX_LOG_MESSAGE,
+    })
+}
+
+fn gateway_config(config: &Config) -> anyhow::Result<GatewayConfig> {
+    let (auth, limits) = (&config.auth, &config.limits);
+    let secret = |secret: &Secret| SecretString::from(secret.expose().to_owned());
+    let present = match auth.insecure_development {
+        true => Some(config.signing_secret()?),
+        false => auth.jwt_secret.clone(),
+    };
+    Ok(GatewayConfig {
+        public: address(config.listen_host(), config.server.port)?,
+        internal: address(&config.server.internal_host, config.server.internal_port)?,
+        allowed_origins: config.server.allowed_origins.clone(),
+        limits: SocketLimits {
+            connections: limits.connections as usize,
+            connections_per_organization: limits.connections_per_organization as usize,
+            unauthenticated: limits.unauthenticated as usize,
+            auth_timeout: limits.auth_timeout.0,
+            message_bytes: limits.message_bytes.as_usize(),
+            ping_interval: limits.ping_interval.0,
+            silence: limits.silence.0,
+            frames_per_second: limits.messages_per_second,
+            frames_burst: limits.messages_burst,
+            ..SocketLimits::default()
+        },
+        auth: AuthConfig {
+            secrets: [&present, &auth.jwt_secret_previous]
+                .into_iter()
+                .flatten()
+                .map(secret)
+                .collect(),
+            public_keys: auth.jwt_public_key.iter().map(secret).collect(),
+            jwks: auth.jwks_url.iter().cloned().collect(),
+            issuer: auth.jwt_issuer.clone(),
+            audiences: auth.jwt_audience.clone(),
+            trust_claims: auth.trust_claims,
+            leeway: auth.leeway.0,
+        },
+    })
+}
+
+fn address(host: &str, port: u16) -> anyhow::Result<SocketAddr> {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    (bare, port)
+        .to_socket_addrs()
+        .with_context(|| format!("`{host}` is not an address to listen on"))?
+        .next()
+        .with_context(|| format!("`{host}` has no address"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_reaches_the_gateway() {
+        let mut config = Config::default();
+        config.server.host = Some("[::1]".into());
+        config.auth.jwt_secret = Some(Secret::from("a".repeat(32)));
+        config.auth.jwt_secret_previous = Some(Secret::from("b".repeat(32)));
+        config.limits.connections_per_organization = 7;
+        let gateway = gateway_config(&config).unwrap();
+        assert_eq!(gateway.public.to_string(), "[::1]:4000");
+        assert_eq!(gateway.internal.to_string(), "127.0.0.1:4001");
+        assert_eq!(gateway.auth.secrets.len(), 2);
+        assert_eq!(gateway.limits.connections_per_organization, 7);
+        assert!(address("no such host.invalid", 1).is_err());
+    }
+}
