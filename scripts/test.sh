@@ -8,50 +8,52 @@ export PATH="$HOME/.cargo/bin:$PATH"
 
 newest=18
 oldest=14
-matrix=false
-if [ "${1:-}" = --matrix ]; then
-  matrix=true
-  shift
-fi
+# The packages whose tests start a PostgreSQL.
+with_postgres=(-p rowcast -p rowcast-source)
 
-# The test binaries that start a PostgreSQL.
-with_postgres=(-p rowcast --test e2e)
-
+# run MAJOR DIRECTORY-OF-BINARIES ARGUMENTS...
 run() {
+  local runner=test
+  export ROWCAST_TEST_PG=$1 ROWCAST_PG_BIN=$2
+  shift 2
   if cargo nextest --version >/dev/null 2>&1; then
-    cargo nextest run "$@"
-  else
-    cargo test "$@"
+    runner="nextest run"
   fi
+  # shellcheck disable=SC2086 # two words
+  cargo $runner --locked "$@"
 }
 
-# The version of this machine's own server, if it has one.
-own_major() {
-  local bin
-  bin=$(ls -d /usr/lib/postgresql/*/bin/postgres /usr/pgsql-*/bin/postgres 2>/dev/null | sort -V | tail -1)
-  [ -n "$bin" ] || bin=$(command -v postgres || true)
-  [ -z "$bin" ] || "$bin" --version | sed 's/.*) \([0-9]*\).*/\1/'
+# The binaries of this machine's own server, if it has one.
+own_binaries() {
+  local found
+  found=$(ls -d /usr/lib/postgresql/*/bin/postgres /usr/pgsql-*/bin/postgres 2>/dev/null | sort -V | tail -1)
+  found=${found:-$(command -v postgres || true)}
+  [ -z "$found" ] || dirname "$found"
 }
 
 scripts/setup.sh test
-if $matrix; then
+if [ "${1:-}" = --matrix ]; then
+  shift
   for major in $(seq "$oldest" "$newest"); do
-    scripts/postgres.sh "$major" >/dev/null
+    bin=$(scripts/postgres.sh "$major")
     echo "== PostgreSQL $major" >&2
-    ROWCAST_TEST_PG=$major run "${with_postgres[@]}" "$@"
+    run "$major" "$bin" "${with_postgres[@]}" "$@"
   done
   exit
 fi
 
-scripts/postgres.sh "$newest" >/dev/null
+bin=$(scripts/postgres.sh "$newest")
 echo "== everything, PostgreSQL $newest" >&2
-ROWCAST_TEST_PG=$newest run --workspace "$@"
-own=$(own_major)
-if [ -z "$own" ] || [ "$own" = "$newest" ]; then
+run "$newest" "$bin" --workspace "$@"
+
+own=$(own_binaries)
+major=
+[ -z "$own" ] || major=$("$own/postgres" --version | sed 's/.*) \([0-9]*\).*/\1/')
+if [ -z "$major" ] || [ "$major" = "$newest" ]; then
   echo "== this machine has no other PostgreSQL; 'make test-matrix' tests $oldest to $newest" >&2
-elif [ "$own" -lt "$oldest" ]; then
-  echo "== this machine's PostgreSQL $own is older than $oldest and not supported" >&2
+elif [ "$major" -lt "$oldest" ]; then
+  echo "== this machine's PostgreSQL $major is older than $oldest and not supported" >&2
 else
-  echo "== what speaks to PostgreSQL, on this machine's $own" >&2
-  ROWCAST_TEST_PG=$own run "${with_postgres[@]}" "$@"
+  echo "== what speaks to PostgreSQL, on this machine's $major" >&2
+  run "$major" "$own" "${with_postgres[@]}" "$@"
 fi

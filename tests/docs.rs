@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rowcast_embedded::{Cluster, Options};
 use rowcast_wire::{ClientFrame, Limits, close_codes_markdown, error_codes_markdown};
 
 fn root() -> PathBuf {
@@ -187,4 +188,102 @@ fn the_tests_that_pages_name_exist() {
     for line in wanted.split(' ') {
         assert!(lines.contains(line), "{line} is missing");
     }
+}
+
+/// The names given to `Registry::register` in the code.
+fn metric_names(folder: &Path, names: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            metric_names(&path, names);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            let text = read(&path);
+            for part in text.split(".register(").skip(1) {
+                names.extend(literal(part).map(str::to_owned));
+            }
+            for part in text.split(".register_with_unit(").skip(1) {
+                let unit = part.split("Unit::").nth(1).unwrap_or_default();
+                let unit = unit.split(',').next().unwrap_or_default().to_lowercase();
+                names.extend(literal(part).map(|name| format!("{name}_{unit}")));
+            }
+            if let Some(table) = text.split("const COUNTED").nth(1) {
+                let table = table.split("];").next().unwrap_or_default();
+                names.extend(
+                    table
+                        .split('(')
+                        .filter_map(literal)
+                        .filter(|name| name.starts_with("routing_"))
+                        .map(str::to_owned),
+                );
+            }
+        }
+    }
+}
+
+/// The text literal that `code` begins with.
+fn literal(code: &str) -> Option<&str> {
+    code.trim_start().strip_prefix('"')?.split('"').next()
+}
+
+#[test]
+fn every_metric_is_on_the_page() {
+    let mut names = BTreeSet::new();
+    metric_names(&root().join("crates"), &mut names);
+    assert!(names.len() > 20, "{names:?}");
+    let page = read(root().join("docs/operations.md"));
+    names.retain(|name| !page.contains(&format!("`{name}`")));
+    assert!(names.is_empty(), "not on the page: {names:?}");
+}
+
+/// Every statement on these pages runs on a database that was migrated before, in the order of the page.
+#[tokio::test]
+async fn statements_on_the_pages_run() {
+    let major = std::env::var("ROWCAST_TEST_PG")
+        .ok()
+        .and_then(|major| major.parse().ok());
+    let cluster = Cluster::start(Options {
+        major,
+        ..Options::default()
+    })
+    .unwrap();
+    for name in ["guide", "operations", "security"] {
+        let sql = connect(&cluster.url("postgres")).await;
+        sql.batch_execute(&format!("CREATE DATABASE {name}"))
+            .await
+            .unwrap();
+        let url = cluster.url(name);
+        let migrated = std::process::Command::new(env!("CARGO_BIN_EXE_rowcast"))
+            .arg("migrate")
+            .env_clear()
+            .env("DATABASE_URL", &url)
+            .output()
+            .unwrap();
+        assert!(migrated.status.success(), "{migrated:?}");
+        let page = read(root().join(format!("docs/{name}.md")));
+        if !page.contains("CREATE ROLE rowcast_service") {
+            sql.batch_execute("CREATE ROLE rowcast_service")
+                .await
+                .unwrap();
+        }
+        let statements = blocks(&page, "sql");
+        assert!(!statements.is_empty(), "{name}");
+        let client = connect(&url).await;
+        for statement in statements {
+            if let Err(error) = client.batch_execute(statement).await {
+                panic!("docs/{name}.md: {:?}\n{statement}", error.as_db_error());
+            }
+        }
+        client
+            .batch_execute("DROP OWNED BY rowcast_service; DROP ROLE rowcast_service")
+            .await
+            .unwrap();
+    }
+}
+
+async fn connect(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    client
 }

@@ -3,13 +3,19 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use prometheus_client::registry::Registry;
+use rowcast_gateway::{AuthConfig, Verifier};
+use rowcast_hub::{Hub, HubLimits};
 use rowcast_model::{
-    Column, Epoch, HubOp, Kind, Lsn, Operation, Relation, RelationId, ReplicaIdentity, RowChange,
-    SourceEvent, Timestamp, Topic, Tuple, TxHeader, Value, WalItem,
+    Batch, Column, Epoch, HubOp, KeyChange, Kind, Lsn, Operation, Relation, RelationId,
+    ReplicaIdentity, RowChange, SourceEvent, Timestamp, Topic, Tuple, TxHeader, Value, WalItem,
 };
 use rowcast_routing::{Catalog, Router, TableRule, json::write_value};
 use rowcast_source::pgoutput::{self, Message};
 use rowcast_wire::{Filter, FilterLimits, Limits, Operand, Truth};
+use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use super::{engine::fuzz, inputs};
 
@@ -237,5 +243,81 @@ fn fuzz_table_events() {
         let stats = router.stats();
         assert_eq!(stats.pending_bytes, 0);
         (told, stats.malformed, stats.mismatched, stats.unpaired)
+    });
+}
+
+const SECRET: &str = "a-test-secret-of-at-least-thirty-two-bytes";
+const API_KEY: &str = "rk_k1_5e55ab1e5e55ab1e5e55ab1e5e55ab1e";
+
+/// Whatever is made of good tokens: only the good ones themselves are taken.
+#[test]
+fn fuzz_tokens() {
+    let config = AuthConfig {
+        secrets: vec![SECRET.into()],
+        ..AuthConfig::default()
+    };
+    let verifier = Verifier::new(&config).unwrap();
+    let hub = Hub::new(HubLimits::default(), &mut Registry::default());
+    let hash: String = Sha256::digest(API_KEY)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    hub.publish(Batch {
+        ops: vec![HubOp::ApiKey(KeyChange {
+            id: "k1".into(),
+            now: Some((hash.into(), "org_1".into(), vec!["admin".into()])),
+        })],
+        ..Batch::default()
+    });
+    let sign = |algorithm, claims: serde_json::Value, secret: &str| {
+        let key = EncodingKey::from_secret(secret.as_bytes());
+        jsonwebtoken::encode(&Header::new(algorithm), &claims, &key).unwrap()
+    };
+    let far = 4_000_000_000_u64;
+    let good = [
+        sign(
+            Algorithm::HS256,
+            json!({"sub": "u1", "exp": far, "org_roles": {"a": ["admin"]}}),
+            SECRET,
+        ),
+        sign(
+            Algorithm::HS512,
+            json!({"sub": "u2", "exp": far, "nbf": 1, "aud": ["x"]}),
+            SECRET,
+        ),
+        API_KEY.to_owned(),
+    ];
+    let bad = [
+        sign(
+            Algorithm::HS256,
+            json!({"sub": "u1", "exp": far}),
+            "another key of thirty-two bytes at least",
+        ),
+        sign(Algorithm::HS256, json!({"sub": "u1", "exp": 1}), SECRET),
+        sign(Algorithm::HS384, json!({"sub": "", "exp": far}), SECRET),
+        // {"alg":"none"}
+        format!(
+            "eyJhbGciOiJub25lIn0.{}.",
+            good[0].split('.').nth(1).unwrap()
+        ),
+    ];
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let kept = good.iter().chain(&bad).map(|token| token.clone().into());
+    fuzz("tokens", kept.collect(), |input| {
+        let Ok(token) = std::str::from_utf8(input) else {
+            return 0;
+        };
+        match runtime.block_on(verifier.verify(token, &hub)) {
+            Ok(_) => {
+                assert!(good.iter().any(|good| good == token), "it was taken");
+                1
+            }
+            Err(refused) => {
+                assert!(!good.iter().any(|good| good == token), "{refused:?}");
+                refused.code.number()
+            }
+        }
     });
 }
