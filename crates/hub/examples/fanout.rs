@@ -183,7 +183,7 @@ fn without_sockets(
 
 /// A member of one of the organizations, listening to it; the bytes that greet him.
 fn connect(hub: &Hub, i: usize, organizations: usize, sink: Arc<dyn Sink>) -> usize {
-    let organization = format!("org{:03}", i % organizations);
+    let organization = format!("org{:03}", i * organizations / SOCKETS);
     let user = format!("user{i}");
     hub.publish(Batch {
         ops: vec![HubOp::Membership(MembershipChange {

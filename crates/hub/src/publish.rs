@@ -95,10 +95,22 @@ impl State {
         {
             self.note_columns(event, row);
         }
-        match &event.topic {
-            TopicOf::AllOrgs => self.last_for_all = Some(event.cursor),
-            TopicOf::Org(organization) => self.remember(organization, event.cursor),
-        }
+        let listeners = match &event.topic {
+            TopicOf::AllOrgs => {
+                self.last_for_all = Some(event.cursor);
+                None
+            }
+            TopicOf::Org(organization) => match self.topics.get_mut(organization) {
+                Some(topic) => {
+                    topic.last_event = Some(event.cursor);
+                    topic.listeners.as_deref()
+                }
+                None => {
+                    self.remember_first(organization, event.cursor);
+                    None
+                }
+            },
+        };
         let mut cast = Cast {
             subs: &mut self.subs,
             conns: &mut self.conns,
@@ -116,9 +128,8 @@ impl State {
                     .filter_map(|topic| topic.listeners.as_deref())
                     .for_each(|listeners| cast.offer_listeners(listeners));
             }
-            (TopicOf::Org(organization), None) => {
-                let topic = self.topics.get(organization);
-                if let Some(listeners) = topic.and_then(|topic| topic.listeners.as_deref()) {
+            (TopicOf::Org(_), None) => {
+                if let Some(listeners) = listeners {
                     cast.offer_listeners(listeners);
                 }
             }

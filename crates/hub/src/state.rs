@@ -115,6 +115,8 @@ pub(crate) struct State {
     /// The last event for all organizations.
     pub last_for_all: Option<Cursor>,
     tables: Map<Arc<TableName>, Arc<[ColumnMeta]>>,
+    /// The table of the last event with its columns, as the next one is often of the same.
+    last_table: Option<(Arc<TableName>, Arc<[ColumnMeta]>)>,
 }
 
 /// Before everything.
@@ -143,6 +145,7 @@ impl State {
             floor: NOWHERE,
             last_for_all: None,
             tables: Map::default(),
+            last_table: None,
         }
     }
 
@@ -271,11 +274,7 @@ impl State {
 
     /// Remembers that an organization had an event. When too many are remembered, those without
     /// listeners are forgotten, and cursors from before are not trusted any more.
-    pub(crate) fn remember(&mut self, organization: &OrgId, cursor: Cursor) {
-        if let Some(topic) = self.topics.get_mut(organization) {
-            topic.last_event = Some(cursor);
-            return;
-        }
+    pub(crate) fn remember_first(&mut self, organization: &OrgId, cursor: Cursor) {
         if self.topics.len() >= self.limits.remembered_topics {
             self.topics.retain(|_, topic| topic.listeners.is_some());
             self.floor = self.position();
@@ -291,6 +290,13 @@ impl State {
 
     /// Remembers the columns of a table as its last event had them.
     pub(crate) fn note_columns(&mut self, event: &RoutedEvent, row: &JsonRow) {
+        if let Some((table, columns)) = &self.last_table
+            && Arc::ptr_eq(table, &event.table)
+            && Arc::ptr_eq(columns, row.columns())
+        {
+            return;
+        }
+        self.last_table = Some((event.table.clone(), row.columns().clone()));
         let room = self.tables.len() < self.limits.remembered_tables;
         match self.tables.get_mut(&event.table) {
             Some(known) if Arc::ptr_eq(known, row.columns()) => {}

@@ -39,6 +39,15 @@ impl<'a> FrameWriter<'a> {
     /// Ends the frame; its header is put in front, moving the payload when it is short or very long.
     pub fn finish(self) {
         let length = self.out.len() - self.start - 4;
+        if let (126.., Ok(short), Some(header)) = (
+            length,
+            u16::try_from(length),
+            self.out.get_mut(self.start..self.start + 4),
+        ) {
+            let [high, low] = short.to_be_bytes();
+            header.copy_from_slice(&[TEXT, 126, high, low]);
+            return;
+        }
         let mut header = [0_u8; HEADER_ROOM];
         let used = write_header(&mut header, TEXT, length);
         let header = header.get(..used).unwrap_or_default();

@@ -118,6 +118,16 @@ fn an_event_for_one_user_comes_once() {
 }
 
 #[test]
+fn nobody_need_listen_to_the_organization() {
+    let hub = hub();
+    let anna = Client::member(&hub, "anna", &["acme"], &["user:anna"]);
+    let mut targeted = event("acme", at(1, 0), 1);
+    targeted.audience.user = Some("anna".into());
+    hub.publish(batch(vec![HubOp::Event(targeted), commit(1)]));
+    assert_eq!(anna.told(), ["INSERT 1 on user:anna", "commit user:anna"]);
+}
+
+#[test]
 fn an_api_key_is_nobody_in_particular() {
     let hub = hub();
     hub.publish(batch(vec![key("anna", Some("acme"))]));
