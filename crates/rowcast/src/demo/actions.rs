@@ -105,7 +105,7 @@ pub async fn rows(client: &Client, organization: &str) -> Result<Value, tokio_po
              SELECT jsonb_build_object(
                  'projects', (SELECT coalesce(jsonb_agg(project), '[]') FROM project),
                  'tasks', (SELECT coalesce(jsonb_agg(task), '[]') FROM task),
-                 'labels', (SELECT coalesce(jsonb_agg(label), '[]') FROM demo.task_labels AS label
+                 'labels', (SELECT coalesce(jsonb_agg(tagged), '[]') FROM demo.task_labels AS tagged
                             WHERE task_id IN (SELECT id FROM task)))",
             &[&organization],
         )
