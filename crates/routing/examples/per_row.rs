@@ -109,7 +109,16 @@ fn measure(rows: usize) -> f64 {
 }
 
 fn main() {
-    for rows in [1, 1_000] {
+    let given: Vec<usize> = std::env::args()
+        .skip(1)
+        .filter_map(|arg| arg.parse().ok())
+        .collect();
+    let rows = if given.is_empty() {
+        vec![1, 1_000]
+    } else {
+        given
+    };
+    for rows in rows {
         let mut runs: Vec<f64> = (0..5).map(|_| measure(rows)).collect();
         runs.sort_by(f64::total_cmp);
         println!(

@@ -18,7 +18,7 @@ use crate::{
 
 type Told = (Topic, Arc<TableName>, Operation);
 
-type Map<V> = HashMap<Topic, V, foldhash::fast::FixedState>;
+type Map<V> = HashMap<Topic, V, foldhash::fast::RandomState>;
 
 /// What is remembered of a topic whose latest event had to leave early.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub(crate) struct Outbox {
     /// Topics whose latest event left without being called the last.
     open: Map<Open>,
     /// Table-level events that came in already: one says it for the whole transaction.
-    told: HashSet<Told, foldhash::fast::FixedState>,
+    told: HashSet<Told, foldhash::fast::RandomState>,
     /// Positions up to here came in already.
     pub(crate) upto: Option<u32>,
     /// What comes in at this position came in before.
@@ -94,11 +94,13 @@ impl Outbox {
     }
 
     /// Takes in what comes next, unless it came in before a reconnect.
+    #[inline]
     pub(crate) fn emit(&mut self, index: u32, op: HubOp, stats: &mut Stats) {
         self.emit_part(index, 0, op, stats);
     }
 
     /// The same for one of several operations at one position; `part` counts them.
+    #[inline]
     pub(crate) fn emit_part(&mut self, index: u32, part: usize, op: HubOp, stats: &mut Stats) {
         if part == 0 {
             self.repeating = self.upto.is_some_and(|upto| index <= upto);
@@ -128,6 +130,7 @@ impl Outbox {
         self.push(op);
     }
 
+    #[inline]
     fn push(&mut self, op: HubOp) {
         self.used = true;
         if let HubOp::Event(event) = &op {

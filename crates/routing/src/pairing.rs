@@ -65,7 +65,7 @@ pub(crate) enum Found {
 pub(crate) struct Pairing {
     pub(crate) queue: Queue,
     groups: HashMap<RelationId, Group, foldhash::fast::FixedState>,
-    hasher: foldhash::fast::FixedState,
+    hasher: foldhash::fast::RandomState,
     /// A DELETE that nobody expects an event for; of use only if its INSERT follows at once.
     loose: Option<u64>,
 }

@@ -126,8 +126,8 @@ impl DataPlan {
         self.seen.len() < self.relation.columns.len()
     }
 
-    /// A value of one image of the row. The old image of a column that the log does not repeat is
-    /// the new one: it would have been written had it changed.
+    /// A value of one image of the row. The log repeats the old key only when it changed, and no
+    /// other old value at all; so ask for the old image of key columns only, unless the row is whole.
     pub(crate) fn value<'r>(&self, row: &'r Row, side: Side, at: usize) -> Option<&'r Value> {
         let new = |at| row.new.as_ref().and_then(|tuple: &Tuple| tuple.0.get(at));
         match (side, &row.old) {

@@ -25,7 +25,7 @@ pub(crate) struct BulkRun {
     op: Operation,
     rows: u64,
     next: u32,
-    seen: HashSet<(OrgId, Operation), foldhash::fast::FixedState>,
+    seen: HashSet<(OrgId, Operation), foldhash::fast::RandomState>,
 }
 
 /// Rows of `realtime_table_events` that one statement wrote for a table without a key. Only all of

@@ -1,10 +1,27 @@
 //! Timestamps in the form of `to_json`: `T` between date and time, offsets with minutes.
 
-use super::{Sink, write_string};
+use super::{Sink, string::is_plain, write_string};
 
 /// Appends a `timestamp` or `timestamptz` given in ISO style. `infinity` and what is no timestamp
 /// become plain strings; the year may have any number of digits and ` BC` may follow.
 pub(super) fn write_timestamp<S: Sink>(out: &mut S, text: &[u8]) {
+    // Years of four digits, after Christ: nearly all.
+    if let ([date @ .., b' '], time) = text.split_at(text.len().min(11))
+        && date.len() == 10
+        && let [.., sign, _, last] = time
+        && *last != b'C'
+        && is_plain(text)
+    {
+        out.put_u8(b'"');
+        out.put_slice(date);
+        out.put_u8(b'T');
+        out.put_slice(time);
+        out.put_slice(match sign {
+            b'+' | b'-' => b":00\"",
+            _ => b"\"",
+        });
+        return;
+    }
     match parts(text) {
         Some((date, time, minutes, era)) => {
             out.put_u8(b'"');

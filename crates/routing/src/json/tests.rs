@@ -175,6 +175,14 @@ proptest! {
     }
 
     #[test]
+    fn plain_is_what_needs_no_escape(
+        text in prop::collection::vec(prop_oneof![8 => 0x20..0x7fu8, 1 => any::<u8>()], 0..40),
+    ) {
+        let plain = text.iter().all(|b| (0x20..0x80).contains(b) && !matches!(b, b'"' | b'\\'));
+        prop_assert_eq!(string::is_plain(&text), plain);
+    }
+
+    #[test]
     fn strings_come_back(text in ".*") {
         let mut out = Vec::new();
         write_string(&mut out, text.as_bytes());
