@@ -24,8 +24,14 @@ pub struct CatalogRows {
 
 /// Reads the catalog. Read it after streaming has begun: what changes in between comes by the log too, and
 /// taking it in twice does no harm.
+///
+/// # Errors
+/// Why the database cannot be asked.
 pub async fn load(info: &ConnInfo) -> Result<CatalogRows, SourceError> {
     let sql = info.connect("rowcast catalog").await?;
+    sql.batch_execute("SET datestyle = ISO; SET timezone = UTC; SET extra_float_digits = 1")
+        .await
+        .map_err(|error| info.explain(&error))?;
     let read = async |query: String| {
         rows(&sql, &query)
             .await
@@ -36,8 +42,9 @@ pub async fn load(info: &ConnInfo) -> Result<CatalogRows, SourceError> {
         .await?
         .into_iter()
         .next();
-    let memberships = match &membership_source {
-        Some(source) => read(membership_query(source)).await?,
+    let query = read(MEMBERSHIP_QUERY.into()).await?;
+    let memberships = match query.into_iter().find_map(|mut row| row.remove("query")?) {
+        Some(query) => read(query).await?,
         None => Vec::new(),
     };
     let api_keys = read("SELECT * FROM rowcast.api_keys WHERE revoked_at IS NULL".into()).await?;
@@ -49,20 +56,15 @@ pub async fn load(info: &ConnInfo) -> Result<CatalogRows, SourceError> {
     })
 }
 
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-fn membership_query(source: &TextRow) -> String {
-    let text = |name: &str| source.get(name).cloned().flatten();
-    let schema = text("schema_name").unwrap_or_default();
-    let table = text("table_name").unwrap_or_default();
-    format!("SELECT * FROM {}.{}", quoted(&schema), quoted(&table))
-}
+/// The statement that reads the membership table: nothing but what a membership is made of, by the name the
+/// table has now.
+const MEMBERSHIP_QUERY: &str = "SELECT format('SELECT %s FROM %s',
+        (SELECT string_agg(DISTINCT format('%1$I::text AS %1$I', name), ', ')
+         FROM unnest(key_columns || user_column || organization_column || coalesce(role_column, user_column)) name),
+        relid::regclass) AS query
+    FROM rowcast.membership_source WHERE EXISTS (SELECT FROM pg_class WHERE oid = relid)";
 
 async fn rows(sql: &Client, query: &str) -> Result<Vec<TextRow>, tokio_postgres::Error> {
-    sql.batch_execute("SET datestyle = ISO; SET timezone = UTC; SET extra_float_digits = 1")
-        .await?;
     let messages = sql.simple_query(query).await?;
     Ok(messages
         .into_iter()

@@ -84,6 +84,21 @@ pub enum SourceError {
     /// A message of the log cannot be read.
     #[error("{0}")]
     Decode(#[from] DecodeError),
+    /// One message of the log is beyond the limit.
+    #[error(
+        "the log holds a single message of {bytes} bytes, the limit is {limit}; split the row, or take its table out with: SELECT rowcast.untrack('…'); and drop the slot to begin anew"
+    )]
+    MessageTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The server that answers is a standby.
+    #[error(
+        "the server that answers is a standby; it can neither make a slot nor tell what the primary shows: name the primary in DATABASE_URL"
+    )]
+    Standby,
     /// The stream broke its own rules.
     #[error("the log stream is not in order: {0}")]
     Protocol(String),
@@ -112,6 +127,8 @@ impl SourceError {
             SourceError::SlotName(_) => "slot_name_invalid",
             SourceError::TooManySlots(_) => "no_free_slot",
             SourceError::Decode(_) => "decode_failed",
+            SourceError::MessageTooLarge { .. } => "message_too_large",
+            SourceError::Standby => "standby",
             SourceError::Protocol(_) => "protocol_violation",
             SourceError::Server(_) => "server_error",
         }
@@ -126,6 +143,8 @@ impl SourceError {
                 | SourceError::SlotInUse(..)
                 | SourceError::SlotMissing(_)
                 | SourceError::SlotLost { .. }
+                // A failover may be under way.
+                | SourceError::Standby
                 | SourceError::Server(_)
         )
     }
@@ -163,6 +182,7 @@ pub fn classify(
             SourceError::PublicationMissing(publication.into())
         }
         Some("42704") => SourceError::SlotMissing(slot.into()),
+        Some("55000") if detail.contains("recovery is in progress") => SourceError::Standby,
         Some("55000" | "58P01") if detail.contains("wal_level") => {
             SourceError::WalLevel("replica".into())
         }
@@ -209,6 +229,7 @@ mod tests {
             code("55000", "can no longer get changes from replication slot"),
             "slot_lost"
         );
+        assert_eq!(code("55000", "recovery is in progress"), "standby");
         assert_eq!(code("28P01", ""), "auth_failed");
         assert_eq!(code("57P01", ""), "connection_lost");
         assert_eq!(code("42501", ""), "permission_denied");

@@ -5,11 +5,15 @@
 //! does that); a dead connection is noticed by a heartbeat written into the log that must come back.
 //! Does not: decide who sees what, filter repeated transactions after a reconnection (routing does, by cursor).
 
+mod address;
 mod catalog;
+mod catalog_client;
 mod conninfo;
 mod error;
 mod gate;
 mod live;
+mod liveness;
+mod metrics;
 pub mod pgoutput;
 mod progress;
 mod relation;
@@ -18,17 +22,16 @@ mod snapshot;
 mod source;
 mod stream;
 mod tls;
-mod typequery;
 
 pub use catalog::{CatalogRows, TextRow, load as load_catalog};
+pub use catalog_client::HEARTBEAT_PREFIX;
 pub use conninfo::ConnInfo;
 pub use error::{SourceError, sqlstate};
 pub use gate::VisibilityGate;
-pub use live::HEARTBEAT_PREFIX;
+pub use metrics::SourceMetrics;
 pub use progress::Progress;
 pub use relation::{TypeRow, Types, describe};
 pub use setup::{Standing, check_slot_name, prepare};
 pub use snapshot::Snapshot;
-pub use source::{AckHandle, Source, SourceConfig, SourceMetrics, SourceStatus};
+pub use source::{AckHandle, Source, SourceConfig, SourceStatus};
 pub use stream::{PgWire, WalEvent, WalSource};
-pub use tls::{Verify, client_config, parse as parse_address};

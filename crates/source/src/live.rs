@@ -6,39 +6,45 @@
 use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
-use rowcast_model::{OldTuple, Operation, Relation, RowChange, SourceEvent, TxHeader, WalItem};
-use tokio_postgres::Client;
+use rowcast_model::{
+    Lsn, OldTuple, Operation, Relation, ReplicaIdentity, RowChange, SourceEvent, TxHeader, WalItem,
+};
 
 use crate::{
+    catalog_client::CatalogClient,
+    conninfo::ConnInfo,
     error::SourceError,
+    liveness::Walsender,
     pgoutput::{self, Message, Old, RelationMessage},
     progress::Progress,
     relation::{Types, describe},
     stream::WalEvent,
-    typequery,
 };
-
-/// The prefix of heartbeats: written into the log, expected back, told to nobody.
-pub const HEARTBEAT_PREFIX: &str = "rowcast.heartbeat";
 
 /// The state of one connection.
 pub(crate) struct Live {
-    pub(crate) sql: Client,
+    catalog: CatalogClient,
     pub(crate) progress: Progress,
     relations: HashMap<u32, Arc<Relation>>,
-    types: Types,
     in_transaction: bool,
 }
 
 impl Live {
-    pub(crate) fn new(sql: Client) -> Live {
-        Live {
-            sql,
+    pub(crate) async fn new(info: ConnInfo) -> Result<Live, SourceError> {
+        Ok(Live {
+            catalog: CatalogClient::connect(info).await?,
             progress: Progress::default(),
             relations: HashMap::new(),
-            types: Types::default(),
             in_transaction: false,
-        }
+        })
+    }
+
+    /// Writes a heartbeat into the log, which must come back by the stream.
+    pub(crate) async fn heartbeat(
+        &self,
+        slot: &str,
+    ) -> Result<(Lsn, Option<Walsender>), SourceError> {
+        self.catalog.heartbeat(slot).await
     }
 
     /// Turns one WAL event into at most one source event.
@@ -158,19 +164,25 @@ impl Live {
     }
 
     async fn learn(&mut self, message: &RelationMessage) -> Result<(), SourceError> {
-        let oids = || message.columns.iter().map(|column| column.type_oid);
-        // Composites bring the types of their attributes, arrays that of their element: ask until all is known.
+        // The message comes once, and again when the table was altered: cheap enough to ask everything anew,
+        // since enums and composites may have been altered as well.
+        let mut types = Types::default();
         loop {
-            let unknown = self.types.unknown(oids());
+            // Composites bring the types of their attributes, arrays that of their element.
+            let unknown = types.unknown(message.columns.iter().map(|column| column.type_oid));
             if unknown.is_empty() {
                 break;
             }
-            let rows = typequery::types(&self.sql, &unknown).await?;
-            self.types.learn(&unknown, rows);
+            let rows = self.catalog.types(&unknown).await?;
+            types.learn(&unknown, rows);
         }
-        let key = typequery::primary_key(&self.sql, message.id).await?;
+        let key = match message.identity {
+            // Then the log itself says which columns the primary key has, as of that time.
+            ReplicaIdentity::Default => Vec::new(),
+            _ => self.catalog.primary_key(message.id).await?,
+        };
         self.relations
-            .insert(message.id, Arc::new(describe(message, &self.types, &key)));
+            .insert(message.id, Arc::new(describe(message, &types, &key)));
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use rowcast_model::{Column, Kind, Relation, RelationId};
+use rowcast_model::{Column, Kind, Relation, RelationId, ReplicaIdentity};
 
 use crate::pgoutput::RelationMessage;
 
@@ -124,23 +124,21 @@ impl Types {
         self.missing
             .extend(asked.iter().filter(|oid| !self.rows.contains_key(oid)));
     }
-
-    /// Forgets everything but the built-in types: a composite or an enum may have been altered.
-    pub fn forget(&mut self) {
-        self.rows.clear();
-        self.missing.clear();
-    }
 }
 
-/// Makes the relation of a message; `record_key` holds the names of the primary key columns.
-pub fn describe(message: &RelationMessage, types: &Types, record_key: &[String]) -> Relation {
+/// Makes the relation of a message; `primary_key` holds the names of the primary key columns where the replica
+/// identity is another one. They are of now, the message is of then: when a name is not in it, the key of the
+/// replica identity stands in.
+pub fn describe(message: &RelationMessage, types: &Types, primary_key: &[String]) -> Relation {
+    let has = |name: &String| message.columns.iter().any(|column| column.name == *name);
+    let known = !primary_key.is_empty() && primary_key.iter().all(has);
     let columns = message.columns.iter().map(|column| Column {
         name: column.name.as_str().into(),
         type_oid: column.type_oid,
         key: column.key,
-        record_key: match record_key.is_empty() {
-            true => column.key && message.identity != rowcast_model::ReplicaIdentity::Full,
-            false => record_key.contains(&column.name),
+        record_key: match known {
+            true => primary_key.contains(&column.name),
+            false => column.key && message.identity != ReplicaIdentity::Full,
         },
         kind: types.kind(column.type_oid).unwrap_or(Kind::Text),
     });

@@ -36,6 +36,9 @@ pub fn check_slot_name(slot: &str) -> Result<(), SourceError> {
 }
 
 /// Checks everything and returns where we stand.
+///
+/// # Errors
+/// What is missing, with the statement that mends it.
 pub async fn prepare(
     info: &ConnInfo,
     slot: &str,
@@ -53,11 +56,17 @@ pub async fn prepare(
         ),
         None => info.explain(&error),
     };
-    let wal_level: String = sql
-        .query_one("SHOW wal_level", &[])
+    let row = sql
+        .query_one(
+            "SELECT current_setting('wal_level'), pg_is_in_recovery()",
+            &[],
+        )
         .await
-        .map_err(failed)?
-        .get(0);
+        .map_err(failed)?;
+    let wal_level: String = row.get(0);
+    if row.get(1) {
+        return Err(SourceError::Standby);
+    }
     if wal_level != "logical" {
         return Err(SourceError::WalLevel(wal_level));
     }
@@ -87,20 +96,46 @@ pub async fn prepare(
             detail: "it has not the attribute REPLICATION".into(),
         });
     }
-    let (created, reason) = slot_ready(&sql, slot).await.map_err(|error| match error {
-        Failure::Sql(error) => failed(error),
-        Failure::Ours(error) => error,
-    })?;
+    let found = look(&sql, slot).await.map_err(failed)?;
+    let reason = match &found {
+        Found::Foreign { owner } => {
+            return Err(SourceError::SlotForeign {
+                slot: slot.into(),
+                owner: owner.clone(),
+            });
+        }
+        Found::Lost => Some(Arc::from(
+            "the log that the replication slot needed was removed",
+        )),
+        Found::Usable | Found::Missing => None,
+    };
+    let created = found != Found::Usable;
+    // Noted before the slot is made: whoever dies in between has raised the number for nothing, while the
+    // other way round a new slot would pass for the old one, and a hole for none.
     let row = sql
         .query_one(
-            "SELECT s.system_identifier::text, c.timeline_id,
-                    rowcast.note_slot($1, $2, s.system_identifier::text, c.timeline_id)
-             FROM pg_control_system() s, pg_control_checkpoint() c",
+            "SELECT s.system_identifier::text, t.timeline,
+                    rowcast.note_slot($1, $2, s.system_identifier::text, t.timeline)
+             FROM pg_control_system() s,
+                  (SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int AS timeline) t",
             &[&slot, &created],
         )
         .await
         .map_err(failed)?;
     let (system, timeline, generation): (String, i32, i32) = (row.get(0), row.get(1), row.get(2));
+    if found == Found::Lost {
+        sql.execute("SELECT pg_drop_replication_slot($1)", &[&slot])
+            .await
+            .map_err(failed)?;
+    }
+    if created {
+        sql.execute(
+            "SELECT pg_create_logical_replication_slot($1, 'pgoutput')",
+            &[&slot],
+        )
+        .await
+        .map_err(failed)?;
+    }
     Ok(Standing {
         epoch: epoch_of(&system, timeline, slot, generation),
         created,
@@ -108,18 +143,19 @@ pub async fn prepare(
     })
 }
 
-enum Failure {
-    Sql(tokio_postgres::Error),
-    Ours(SourceError),
+/// What there is under the name of our slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Found {
+    Missing,
+    Usable,
+    /// Ours, but the log it needs is gone.
+    Lost,
+    Foreign {
+        owner: String,
+    },
 }
 
-impl From<tokio_postgres::Error> for Failure {
-    fn from(error: tokio_postgres::Error) -> Self {
-        Failure::Sql(error)
-    }
-}
-
-async fn slot_ready(sql: &Client, slot: &str) -> Result<(bool, Option<Arc<str>>), Failure> {
+async fn look(sql: &Client, slot: &str) -> Result<Found, tokio_postgres::Error> {
     let found = sql
         .query_opt(
             "SELECT coalesce(plugin, 'physical replication'), coalesce(database, ''), wal_status = 'lost',
@@ -128,31 +164,18 @@ async fn slot_ready(sql: &Client, slot: &str) -> Result<(bool, Option<Arc<str>>)
             &[&slot],
         )
         .await?;
-    let mut reason = None;
-    if let Some(row) = found {
-        let (plugin, database): (String, String) = (row.get(0), row.get(1));
-        if plugin != "pgoutput" || !row.get::<_, Option<bool>>(3).unwrap_or(false) {
-            let owner = format!("{plugin} of database `{database}`");
-            return Err(Failure::Ours(SourceError::SlotForeign {
-                slot: slot.into(),
-                owner,
-            }));
-        }
-        if !row.get::<_, Option<bool>>(2).unwrap_or(false) {
-            return Ok((false, None));
-        }
-        reason = Some(Arc::from(
-            "the log that the replication slot needed was removed",
-        ));
-        sql.execute("SELECT pg_drop_replication_slot($1)", &[&slot])
-            .await?;
-    }
-    sql.execute(
-        "SELECT pg_create_logical_replication_slot($1, 'pgoutput')",
-        &[&slot],
-    )
-    .await?;
-    Ok((true, reason))
+    let Some(row) = found else {
+        return Ok(Found::Missing);
+    };
+    let (plugin, database): (String, String) = (row.get(0), row.get(1));
+    let (lost, ours): (Option<bool>, Option<bool>) = (row.get(2), row.get(3));
+    Ok(match (plugin.as_str(), ours, lost) {
+        ("pgoutput", Some(true), Some(true)) => Found::Lost,
+        ("pgoutput", Some(true), _) => Found::Usable,
+        _ => Found::Foreign {
+            owner: format!("{plugin} of database `{database}`"),
+        },
+    })
 }
 
 /// Mixes what makes positions comparable into one number (FNV-1a).

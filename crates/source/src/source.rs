@@ -10,16 +10,17 @@ use std::{
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use rowcast_model::{Epoch, Lsn, SourceEvent};
 use tokio::sync::watch;
 
 use crate::{
     conninfo::ConnInfo,
     error::SourceError,
-    live::{HEARTBEAT_PREFIX, Live},
+    live::Live,
+    liveness::{Liveness, Verdict},
+    metrics::SourceMetrics,
     setup::{self, Standing},
-    stream::{PgWire, WalSource},
+    stream::{PgWire, WalEvent, WalSource},
 };
 
 /// How the source reads.
@@ -80,43 +81,6 @@ impl AckHandle {
     }
 }
 
-/// Counters of the source.
-#[derive(Clone, Debug, Default)]
-pub struct SourceMetrics {
-    transactions: Counter,
-    items: Counter,
-    bytes: Counter,
-    connections: Counter,
-}
-
-impl SourceMetrics {
-    /// Makes and registers the counters.
-    pub fn new(registry: &mut Registry) -> SourceMetrics {
-        let metrics = SourceMetrics::default();
-        registry.register(
-            "source_transactions",
-            "Transactions read from the log",
-            metrics.transactions.clone(),
-        );
-        registry.register(
-            "source_items",
-            "Changes and messages read from the log",
-            metrics.items.clone(),
-        );
-        registry.register(
-            "source_bytes",
-            "Bytes of changes and messages read from the log",
-            metrics.bytes.clone(),
-        );
-        registry.register(
-            "source_connections",
-            "Times the log stream was started",
-            metrics.connections.clone(),
-        );
-        metrics
-    }
-}
-
 /// The log, as an endless row of events.
 pub struct Source {
     config: SourceConfig,
@@ -125,17 +89,29 @@ pub struct Source {
     acked: watch::Receiver<Lsn>,
     status: watch::Sender<SourceStatus>,
     epoch: Option<Epoch>,
-    connected: Option<(PgWire, Live)>,
+    connected: Option<Connected>,
     backoff: backon::ExponentialBackoff,
-    heard: Instant,
-    /// When a heartbeat was asked for first and last, since something was heard.
-    asked: Option<(Instant, Instant)>,
 }
+
+/// A stream that runs.
+struct Connected {
+    stream: PgWire,
+    live: Live,
+    liveness: Liveness,
+    /// Something came since the clock was read last.
+    heard: bool,
+    since: Instant,
+}
+
+/// A stream that lasted so long was good: the next failure begins with short pauses again.
+const GOOD_STREAM: Duration = Duration::from_secs(10);
+/// Longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 fn backoff() -> backon::ExponentialBackoff {
     ExponentialBuilder::new()
         .with_min_delay(Duration::from_millis(200))
-        .with_max_delay(Duration::from_secs(15))
+        .with_max_delay(LONGEST_PAUSE)
         .with_jitter()
         .without_max_times()
         .build()
@@ -154,8 +130,6 @@ impl Source {
             epoch: None,
             connected: None,
             backoff: backoff(),
-            heard: Instant::now(),
-            asked: None,
         }
     }
 
@@ -169,39 +143,61 @@ impl Source {
         self.status.subscribe()
     }
 
-    /// The next event. An error says what somebody has to mend; calling again tries again.
+    /// The next event; waits as long as it takes, through lost connections. Nothing is lost when the future
+    /// is dropped.
+    ///
+    /// # Errors
+    /// What somebody has to mend ([`SourceError::retry`] is false); calling again tries again.
     pub async fn next(&mut self) -> Result<SourceEvent, SourceError> {
         loop {
-            let failed = match &self.connected {
-                None => match self.connect().await {
+            let failed = match &mut self.connected {
+                None => match Box::pin(self.connect()).await {
                     Ok(start) => return Ok(start),
                     Err(error) => error,
                 },
-                Some(_) => match self.step().await {
-                    Ok(Some(event)) => return Ok(event),
-                    Ok(None) => continue,
-                    Err(error) => error,
+                // Most events have arrived already: no timer, no clock, no waker for those.
+                Some(connected) => match connected.stream.arrived() {
+                    Some(Ok(event)) => match self.take(event).await {
+                        Ok(Some(event)) => return Ok(event),
+                        Ok(None) => continue,
+                        Err(error) => error,
+                    },
+                    Some(Err(error)) => error,
+                    None => match self.wait().await {
+                        Ok(Some(event)) => return Ok(event),
+                        Ok(None) => continue,
+                        Err(error) => error,
+                    },
                 },
             };
-            self.connected = None;
-            let reason: Arc<str> = format!("{} ({})", failed, failed.code()).into();
+            self.failed(&failed);
             if !failed.retry() {
-                self.status.send_replace(SourceStatus::Failed { reason });
                 return Err(failed);
             }
-            let delay = self.backoff.next().unwrap_or(Duration::from_secs(15));
-            tracing::warn!(code = failed.code(), ?delay, "{failed}");
-            self.status.send_replace(SourceStatus::Waiting { reason });
-            tokio::time::sleep(delay).await;
+            tokio::time::sleep(self.backoff.next().unwrap_or(LONGEST_PAUSE)).await;
         }
     }
 
-    /// Ends the stream in bounded time.
+    /// Ends the stream in bounded time (a few seconds), telling the server what was acknowledged.
     pub async fn close(mut self) {
-        if let Some((stream, mut live)) = self.connected.take() {
-            live.progress.handed_on(*self.acked.borrow());
-            stream.acknowledge(live.progress.acknowledged());
-            stream.close().await;
+        self.pass_on_acknowledgement();
+        if let Some(connected) = self.connected.take() {
+            connected.stream.close().await;
+        }
+    }
+
+    fn failed(&mut self, error: &SourceError) {
+        let stream = self.connected.take();
+        if stream.is_some_and(|stream| stream.since.elapsed() > GOOD_STREAM) {
+            self.backoff = backoff();
+        }
+        self.metrics.failed(error.code());
+        let reason: Arc<str> = format!("{error} ({})", error.code()).into();
+        if error.retry() {
+            tracing::warn!(code = error.code(), "{error}");
+            self.status.send_replace(SourceStatus::Waiting { reason });
+        } else {
+            self.status.send_replace(SourceStatus::Failed { reason });
         }
     }
 
@@ -216,26 +212,31 @@ impl Source {
         let config = &self.config;
         let Standing { epoch, reason, .. } =
             setup::prepare(&config.sql, &config.slot, &config.publication).await?;
-        let stream = PgWire::start(
-            &config.replication,
-            &config.slot,
-            &config.publication,
-            config.status_interval,
-            config.max_message_bytes,
-        )
-        .await?;
-        let live = Live::new(config.sql.connect("rowcast catalog").await?);
         let changed = self.epoch.is_some_and(|before| before != epoch);
         if changed {
             // Positions of before are of another numbering: what was acknowledged there says nothing here.
             self.ack.0.send_replace(Lsn::ZERO);
         }
+        let stream = PgWire::start(
+            &config.replication.primary().await?,
+            &config.slot,
+            &config.publication,
+            *self.acked.borrow_and_update(),
+            config.status_interval,
+            config.max_message_bytes,
+        )
+        .await?;
+        let live = Live::new(config.sql.clone()).await?;
+        let now = Instant::now();
+        self.connected = Some(Connected {
+            stream,
+            live,
+            liveness: Liveness::new(config.silence_limit, now),
+            heard: false,
+            since: now,
+        });
         self.epoch = Some(epoch);
-        self.connected = Some((stream, live));
-        self.backoff = backoff();
-        self.heard = Instant::now();
-        self.asked = None;
-        self.metrics.connections.inc();
+        self.metrics.connected();
         self.status.send_replace(SourceStatus::Streaming { epoch });
         tracing::info!(slot = %self.config.slot, %epoch, "streaming");
         let reason = changed.then(|| {
@@ -244,49 +245,84 @@ impl Source {
         Ok(SourceEvent::Start { epoch, reason })
     }
 
-    /// One wait: an event, an acknowledgement to pass on, or the time to listen for a heartbeat.
-    async fn step(&mut self) -> Result<Option<SourceEvent>, SourceError> {
-        let Some((stream, live)) = &mut self.connected else {
+    fn pass_on_acknowledgement(&mut self) {
+        if let Some(Connected { stream, live, .. }) = &mut self.connected {
+            live.progress.handed_on(*self.acked.borrow_and_update());
+            stream.acknowledge(live.progress.acknowledged());
+            self.metrics.unacknowledged(live.progress.pending_bytes());
+        }
+    }
+
+    async fn take(&mut self, event: WalEvent) -> Result<Option<SourceEvent>, SourceError> {
+        let Some(connected) = &mut self.connected else {
             return Ok(None);
         };
-        let beat = self.config.silence_limit / 3;
-        let event = tokio::select! {
-            biased;
-            event = stream.next() => event?,
-            changed = self.acked.changed() => {
-                // The sender lives in this very struct, so it is never gone.
-                let _ = changed;
-                live.progress.handed_on(*self.acked.borrow_and_update());
-                stream.acknowledge(live.progress.acknowledged());
-                return Ok(None);
-            }
-            () = tokio::time::sleep_until((self.asked.map_or(self.heard, |(_, last)| last) + beat).into()) => {
-                let first = self.asked.map_or_else(Instant::now, |(first, _)| first);
-                if first.elapsed() > self.config.silence_limit {
-                    return Err(SourceError::Silent(self.config.silence_limit.as_secs()));
-                }
-                // An idle server says nothing by itself: have it write something that must come back. It also
-                // moves the slot of a database where nothing happens.
-                self.asked = Some((first, Instant::now()));
-                let beat = live.sql.execute("SELECT pg_logical_emit_message(false, $1, '')", &[&HEARTBEAT_PREFIX]);
-                match tokio::time::timeout(Duration::from_secs(5), beat).await {
-                    Ok(Ok(_)) => return Ok(None),
-                    Ok(Err(error)) => return Err(self.config.sql.explain(&error)),
-                    Err(_) => return Err(SourceError::Connection("no answer to a heartbeat".into())),
-                }
-            }
-        };
-        self.heard = Instant::now();
-        self.asked = None;
-        let event = live.take(event).await?;
+        connected.heard = true;
+        let event = connected.live.take(event).await?;
         match &event {
-            Some(SourceEvent::Commit { .. }) => drop(self.metrics.transactions.inc()),
-            Some(SourceEvent::Item { bytes, .. }) => {
-                self.metrics.items.inc();
-                self.metrics.bytes.inc_by(u64::from(*bytes));
+            Some(SourceEvent::Commit { .. }) => {
+                self.metrics.transaction();
+                // Under load there is never a pause to wait in, so it is done here as well.
+                if self.acked.has_changed().unwrap_or(false) {
+                    self.pass_on_acknowledgement();
+                }
             }
+            Some(SourceEvent::Item { bytes, .. }) => self.metrics.item(*bytes),
             _ => {}
         }
         Ok(event)
+    }
+
+    /// One wait: an event, an acknowledgement to pass on, or the time for a heartbeat.
+    async fn wait(&mut self) -> Result<Option<SourceEvent>, SourceError> {
+        let Some(connected) = &mut self.connected else {
+            return Ok(None);
+        };
+        if std::mem::take(&mut connected.heard) {
+            connected.liveness.heard(Instant::now());
+            self.busy(false);
+        }
+        let Some(connected) = &mut self.connected else {
+            return Ok(None);
+        };
+        let ask_at = connected.liveness.ask_at().into();
+        let event = tokio::select! {
+            biased;
+            event = connected.stream.next() => event?,
+            _ = self.acked.changed() => {
+                self.pass_on_acknowledgement();
+                return Ok(None);
+            }
+            () = tokio::time::sleep_until(ask_at) => {
+                let (written, walsender) = connected.live.heartbeat(&self.config.slot).await?;
+                match connected.liveness.asked(Instant::now(), written, walsender) {
+                    Verdict::Wait => {}
+                    Verdict::Busy => self.busy(true),
+                    Verdict::Dead => {
+                        return Err(SourceError::Silent(self.config.silence_limit.as_secs()));
+                    }
+                }
+                return Ok(None);
+            }
+        };
+        self.take(event).await
+    }
+
+    /// Says that the server is late with good reason, or no longer.
+    fn busy(&mut self, busy: bool) {
+        let Some(epoch) = self.epoch else { return };
+        self.status.send_if_modified(|now| {
+            let streaming = matches!(now, SourceStatus::Streaming { .. });
+            if streaming == busy {
+                *now = match busy {
+                    true => SourceStatus::Waiting {
+                        reason: "the server reads through much log before it has more to tell"
+                            .into(),
+                    },
+                    false => SourceStatus::Streaming { epoch },
+                };
+            }
+            streaming == busy
+        });
     }
 }

@@ -1,4 +1,4 @@
-//! The TLS part of a database address: what is checked of the server's certificate.
+//! The client side of TLS: what is checked of the server's certificate.
 
 use std::{path::Path, sync::Arc};
 
@@ -21,42 +21,6 @@ pub enum Verify {
     Issuer,
     /// That, and that it is for this host.
     Host,
-}
-
-/// The address for the client, and what to check. The client knows neither `verify-…` nor
-/// `sslrootcert`, so they are taken out here.
-pub fn parse(url: &str) -> Result<(tokio_postgres::Config, Verify), String> {
-    let (head, query) = match url.split_once('?') {
-        Some((head, query)) => (head, query),
-        None => (url, ""),
-    };
-    let mut verify = Verify::Nothing;
-    let mut kept = Vec::new();
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        match pair {
-            "sslmode=verify-full" => verify = Verify::Host,
-            "sslmode=verify-ca" => verify = Verify::Issuer,
-            "sslmode=allow" => continue,
-            other if other.starts_with("sslrootcert=") => continue,
-            other => {
-                kept.push(other.to_owned());
-                continue;
-            }
-        }
-        kept.push("sslmode=require".to_owned());
-    }
-    let clean = match kept.is_empty() {
-        true => head.to_owned(),
-        false => format!("{head}?{}", kept.join("&")),
-    };
-    let config =
-        clean.parse::<tokio_postgres::Config>().map_err(
-            |error| match std::error::Error::source(&error) {
-                Some(cause) => cause.to_string(),
-                None => error.to_string(),
-            },
-        )?;
-    Ok((config, verify))
 }
 
 /// The client side of TLS.
@@ -157,20 +121,6 @@ impl ServerCertVerifier for Lenient {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn understands_what_libpq_understands() {
-        let verify = |url: &str| parse(url).unwrap().1;
-        assert_eq!(verify("postgres://a@b/c"), Verify::Nothing);
-        assert_eq!(verify("postgres://a@b/c?sslmode=require"), Verify::Nothing);
-        assert_eq!(
-            verify("postgres://a@b/c?sslmode=verify-full&sslrootcert=/x&connect_timeout=3"),
-            Verify::Host
-        );
-        assert_eq!(verify("postgres://a@b/c?sslmode=verify-ca"), Verify::Issuer);
-        assert!(parse("postgres://a@b/c?nonsense=1").is_err());
-        assert!(parse("").is_ok() || parse("").is_err());
-    }
 
     #[test]
     fn every_way_of_checking_can_be_set_up() {
