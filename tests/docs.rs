@@ -246,7 +246,7 @@ async fn statements_on_the_pages_run() {
         ..Options::default()
     })
     .unwrap();
-    for name in ["guide", "operations", "security"] {
+    for name in ["guide", "operations", "security", "sql"] {
         let sql = connect(&cluster.url("postgres")).await;
         sql.batch_execute(&format!("CREATE DATABASE {name}"))
             .await
