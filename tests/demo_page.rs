@@ -127,15 +127,16 @@ async fn demo_page_in_a_browser() {
     page.eval("document.querySelectorAll('.panel')[0].querySelector('.tasks button').click()")
         .await;
     page.eval(&press(0, "move")).await;
+    // (Labels move with their task, so news of that table may follow.)
     page.until(
         "acme sees it go",
-        &format!("{}[0] === 'DELETE tasks'", heard(0)),
+        &format!("{}.includes('DELETE tasks')", heard(0)),
     )
     .await;
     page.until(
         "globex sees it come",
         &format!(
-            "{}[0] === 'INSERT tasks' && {}.includes('by hand')",
+            "{}.filter(line => line === 'INSERT tasks').length === 2 && {}.includes('by hand')",
             heard(1),
             tasks(1)
         ),

@@ -13,7 +13,7 @@ mod tree;
 pub use check::Purpose;
 pub use load::{Sources, load};
 pub use reference::{effective, reference};
-pub use setting::{ByteSize, Secret, Setting, Span};
+pub use setting::{Secret, Setting, Span};
 pub use tree::{Config, Entry, LogFormat};
 
 /// A mistake in the configuration.

@@ -43,10 +43,32 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             let red = term::Paint::detect().paint(term::Colour::Red, "error:");
-            term::note(format!("{red} {error:#}"));
+            let code = code_of(&error).map_or(String::new(), |code| format!(" [{code}]"));
+            term::note(format!("{red} {error:#}{code}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The stable code of an error, where it has one.
+fn code_of(error: &anyhow::Error) -> Option<&'static str> {
+    error.chain().find_map(|cause| {
+        cause
+            .downcast_ref::<config::ConfigError>()
+            .map(config::ConfigError::code)
+            .or_else(|| cause.downcast_ref().map(rowcast_source::SourceError::code))
+            .or_else(|| {
+                cause
+                    .downcast_ref()
+                    .map(rowcast_gateway::GatewayError::code)
+            })
+            .or_else(|| {
+                cause
+                    .downcast_ref()
+                    .map(rowcast_embedded::EmbeddedError::code)
+            })
+            .or_else(|| cause.downcast_ref().map(migrations::MigrateError::code))
+    })
 }
 
 fn start(cli: Cli) -> anyhow::Result<ExitCode> {

@@ -113,6 +113,16 @@ pub enum MigrateError {
     Newer(Vec<i32>),
 }
 
+impl MigrateError {
+    /// A stable code for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            MigrateError::Database { .. } => "migration_failed",
+            MigrateError::Newer(_) => "schema_newer",
+        }
+    }
+}
+
 /// What the server said, with hint; the client's own text names only the severity.
 pub fn explain(error: &tokio_postgres::Error) -> String {
     let Some(db) = error.as_db_error() else {

@@ -72,7 +72,7 @@ pub fn start(parts: Parts) -> std::io::Result<[JoinHandle<Result<(), SourceError
         metrics: parts.metrics,
     };
     let stop = parts.stop.clone();
-    let reading = on_own_thread("rowcast-reader", async move {
+    let reading = on_own_thread("rowcast-reader", async move || {
         let result = Box::pin(reader.run(&stop)).await;
         if result.is_err() {
             stop.cancel();
@@ -80,7 +80,7 @@ pub fn start(parts: Parts) -> std::io::Result<[JoinHandle<Result<(), SourceError
         result
     })?;
     let stop = parts.stop;
-    let publishing = on_own_thread("rowcast-publisher", async move {
+    let publishing = on_own_thread("rowcast-publisher", async move || {
         Box::pin(publisher.run(receiver, &stop)).await;
         Ok(())
     })?;
@@ -89,14 +89,14 @@ pub fn start(parts: Parts) -> std::io::Result<[JoinHandle<Result<(), SourceError
 
 fn on_own_thread<T: Send + 'static>(
     name: &str,
-    work: impl Future<Output = T> + Send + 'static,
+    work: impl AsyncFnOnce() -> T + Send + 'static,
 ) -> std::io::Result<JoinHandle<T>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     std::thread::Builder::new()
         .name(name.to_owned())
-        .spawn(move || runtime.block_on(work))
+        .spawn(move || runtime.block_on(work()))
 }
 
 struct Reader {

@@ -106,8 +106,7 @@ pub async fn run(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::
     for thread in threads {
         let ended = tokio::task::spawn_blocking(|| thread.join()).await?;
         match ended {
-            Ok(Err(error)) => anyhow::bail!("{error} [{}]", error.code()),
-            Ok(Ok(())) => {}
+            Ok(ended) => ended?,
             Err(_) => anyhow::bail!("a thread of the pipeline failed; this is a fault of rowcast"),
         }
     }

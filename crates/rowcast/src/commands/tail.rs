@@ -157,7 +157,8 @@ impl Tail<'_> {
         let kind = frame["type"].as_str().unwrap_or_default();
         match (kind, &self.args.channel) {
             ("ping", _) => send(socket, &json!({"type": "pong"})).await?,
-            ("auth_success", Some(channel)) => {
+            // The socket is on its organization and its user already.
+            ("auth_success", Some(channel)) if self.cursor.is_some() || !is_own(channel, frame) => {
                 let mut subscribe = json!({"type": "subscribe", "ref": 1, "channel": channel});
                 if let Some(cursor) = &self.cursor {
                     subscribe["cursor"] = cursor.as_str().into();
@@ -184,6 +185,16 @@ impl Tail<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether every socket of this identity is on the channel anyway.
+fn is_own(channel: &str, auth_success: &Value) -> bool {
+    [("org:", "organizationId"), ("user:", "userId")]
+        .iter()
+        .any(|(kind, field)| {
+            let own = channel.strip_prefix(kind);
+            own.is_some() && own == auth_success[*field].as_str()
+        })
 }
 
 fn ended(close: Option<CloseFrame>, refused: Option<String>) -> End {
@@ -251,6 +262,14 @@ mod tests {
         assert_eq!(organization_of("tenant:acme:tasks"), Some("acme"));
         assert_eq!(organization_of("user:x"), None);
         assert_eq!(organization_of("x"), None);
+    }
+
+    #[test]
+    fn own_channels_need_no_subscribing() {
+        let success = json!({"organizationId": "acme", "userId": "alice"});
+        assert!(is_own("org:acme", &success) && is_own("user:alice", &success));
+        assert!(!is_own("tenant:acme:x", &json!({})));
+        assert!(!is_own("org:globex", &success) && !is_own("tenant:acme:x", &success));
     }
 
     #[test]

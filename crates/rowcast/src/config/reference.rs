@@ -75,11 +75,8 @@ pub fn effective(config: &Config) -> String {
     for entry in Config::entries() {
         if entry.section != section {
             section = entry.section;
-            let _ = write!(
-                out,
-                "{}[{section}]\n",
-                if out.is_empty() { "" } else { "\n" }
-            );
+            let gap = if out.is_empty() { "" } else { "\n" };
+            let _ = writeln!(out, "{gap}[{section}]");
         }
         let _ = match config.show(&entry.key()) {
             Value::Null => writeln!(out, "# {} is not set", entry.name),

@@ -393,8 +393,11 @@ mod tests {
         }
     }
 
-    /// The codes that are not good, with what mends them.
-    fn trouble(facts: &Facts) -> Vec<(Level, &'static str, Vec<String>)> {
+    /// How bad, the code, and what mends it.
+    type Trouble = (Level, &'static str, Vec<String>);
+
+    /// What is not good.
+    fn trouble(facts: &Facts) -> Vec<Trouble> {
         judge(facts)
             .into_iter()
             .filter(|found| found.level != Level::Good)
@@ -402,7 +405,7 @@ mod tests {
             .collect()
     }
 
-    fn only(change: impl FnOnce(&mut Facts)) -> (Level, &'static str, Vec<String>) {
+    fn only(change: impl FnOnce(&mut Facts)) -> Trouble {
         let mut facts = healthy();
         change(&mut facts);
         let mut found = trouble(&facts);
@@ -425,7 +428,7 @@ mod tests {
                 }
             }
         };
-        let cases: Vec<(&str, Level, (Level, &'static str, Vec<String>))> = vec![
+        let cases: Vec<(&str, Level, Trouble)> = vec![
             ("version", Level::Fail, only(|f| f.version_num = 130_005)),
             (
                 "wal_level",
