@@ -91,6 +91,8 @@ struct Waiting {
     late: Vec<Bytes>,
     /// Cost of both.
     bytes: usize,
+    /// The front of the queue is the rest of a frame whose beginning the socket has.
+    cut: bool,
 }
 
 impl Outbox {
@@ -125,9 +127,25 @@ impl Outbox {
             self.latest = None;
             if code == CloseCode::Slow {
                 budget.slow.inc();
-                self.drop_all(budget);
+                self.drop_whole_frames(budget);
             }
         }
+    }
+
+    /// Gives back everything but the rest of a frame that has begun: behind its end the other side can
+    /// still be told why.
+    fn drop_whole_frames(&mut self, budget: &Budget) {
+        let rest = self.waiting.as_mut().filter(|waiting| waiting.cut);
+        let rest = rest.and_then(|waiting| waiting.queue.pop_front());
+        if let Some(waiting) = self.waiting.take() {
+            budget.give_back(waiting.bytes);
+        }
+        self.waiting = rest.map(|rest| {
+            let bytes = rest.len() + ENTRY_BYTES;
+            // One frame, on its way out: taken even when the budget is used up.
+            budget.used.fetch_add(bytes, Ordering::Relaxed);
+            Box::new(Waiting { queue: [rest].into(), late: Vec::new(), bytes, cut: true })
+        });
     }
 
     /// Gives back everything.
@@ -187,7 +205,14 @@ impl Outbox {
             }
         }
         if done < total {
-            rest(done, &mut |frame| self.push(frame, limit, budget));
+            let mut cut = done > 0;
+            rest(done, &mut |frame| {
+                if std::mem::take(&mut cut) {
+                    self.begin_with_rest(frame, budget);
+                    return true;
+                }
+                self.push(frame, limit, budget)
+            });
         }
         self.line_up();
         if self.closed.is_some() {
@@ -197,6 +222,16 @@ impl Outbox {
             return Written::Blocked;
         }
         self.write(sink, budget)
+    }
+
+    /// Queues what is left of a frame whose beginning was written: it must follow, whatever the limits say.
+    fn begin_with_rest(&mut self, rest: Bytes, budget: &Budget) {
+        let cost = rest.len() + ENTRY_BYTES;
+        budget.used.fetch_add(cost, Ordering::Relaxed);
+        let waiting = self.waiting.get_or_insert_with(Box::default);
+        waiting.bytes += cost;
+        waiting.cut = true;
+        waiting.queue.push_front(rest);
     }
 
     /// Writes what waits, unless the socket is known to take nothing.
@@ -261,6 +296,7 @@ impl Waiting {
         while let Some(front) = self.queue.front_mut() {
             if written < front.len() {
                 front.advance(written);
+                self.cut |= written > 0;
                 self.bytes -= written;
                 budget.give_back(written);
                 return;
@@ -268,6 +304,7 @@ impl Waiting {
             let cost = front.len() + ENTRY_BYTES;
             written -= front.len();
             self.bytes -= cost;
+            self.cut = false;
             budget.give_back(cost);
             self.queue.pop_front();
         }

@@ -122,12 +122,7 @@ pub(crate) async fn run(shared: Arc<Shared>, ticket: Ticket, stream: TcpStream, 
             if let Some(code) = code {
                 shared.metrics.closed(code);
                 connection.close(code);
-                connection.drain();
-                Box::pin(farewell(
-                    &socket,
-                    connection.drain().then(|| close_frame(code)),
-                ))
-                .await;
+                Box::pin(farewell(&socket, Some(&connection), close_frame(code))).await;
             }
             shared.hub.disconnect(&connection);
             drop(ticket);
@@ -136,7 +131,7 @@ pub(crate) async fn run(shared: Arc<Shared>, ticket: Ticket, stream: TcpStream, 
             shared.metrics.closed(code);
             let mut bytes = error.map(|frame| frame.to_vec()).unwrap_or_default();
             bytes.extend_from_slice(&close_frame(code));
-            Box::pin(farewell(&socket, Some(bytes.into()))).await;
+            Box::pin(farewell(&socket, None, bytes.into())).await;
         }
         Err(None) => {}
     }
@@ -496,18 +491,18 @@ async fn handle(
     false
 }
 
-/// Sends the last bytes and waits a little for the other side to read them and close.
-async fn farewell(socket: &TcpStream, bytes: Option<Frame>) {
+/// Sends the last bytes, behind what is still on its way, and waits a little for the other side to read
+/// them and close.
+async fn farewell(socket: &TcpStream, connection: Option<&Connection>, mut bytes: Frame) {
     let ending = async {
-        if let Some(mut bytes) = bytes {
-            while !bytes.is_empty() {
-                match socket.try_write(&bytes) {
-                    Ok(written) => drop(bytes.split_to(written)),
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        socket.writable().await?
-                    }
-                    Err(error) => return Err(error),
-                }
+        while connection.is_some_and(|connection| !connection.drain()) {
+            socket.writable().await?;
+        }
+        while !bytes.is_empty() {
+            match socket.try_write(&bytes) {
+                Ok(written) => drop(bytes.split_to(written)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => socket.writable().await?,
+                Err(error) => return Err(error),
             }
         }
         let mut rest = [0_u8; 1024];
