@@ -217,11 +217,12 @@ impl Source {
             // Positions of before are of another numbering: what was acknowledged there says nothing here.
             self.ack.0.send_replace(Lsn::ZERO);
         }
+        let from = *self.acked.borrow_and_update();
         let stream = PgWire::start(
             &config.replication.primary().await?,
             &config.slot,
             &config.publication,
-            *self.acked.borrow_and_update(),
+            from,
             config.status_interval,
             config.max_message_bytes,
         )
@@ -324,5 +325,34 @@ impl Source {
             }
             streaming == busy
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_source_may_be_read_on_any_thread() {
+        fn is_send<T: Send>(_: &T) {}
+        let info = ConnInfo::parse("postgres://a@b/c", None).unwrap();
+        let mut source = Source::new(
+            SourceConfig {
+                replication: info.clone(),
+                sql: info,
+                slot: "s".into(),
+                publication: "p".into(),
+                status_interval: Duration::from_secs(1),
+                silence_limit: Duration::from_secs(9),
+                max_message_bytes: 1 << 20,
+            },
+            SourceMetrics::default(),
+        );
+        is_send(&source.next());
+        let ack = source.ack_handle();
+        ack.ack(Lsn(5));
+        ack.ack(Lsn(3));
+        assert_eq!(*source.acked.borrow(), Lsn(5));
+        is_send(&source.close());
     }
 }
