@@ -229,7 +229,7 @@ async function ask(path, body) {
 
 // Something always happens, until you pause it or look away.
 const panels = ORGANIZATIONS.map((organization) => new Panel(organization));
-const ACTIONS = ["insert", "update", "update", "update", "label", "label", "move", "delete"];
+const CALM = ["update", "update", "label", "label", "move", "insert", "delete"];
 const traffic = document.getElementById("traffic");
 let running = !new URLSearchParams(location.search).has("quiet");
 const show = () => {
@@ -243,9 +243,15 @@ traffic.onclick = () => {
 show();
 setInterval(() => {
   if (!running || document.hidden) return;
-  const panel = panels[Math.floor(Math.random() * panels.length)];
-  panel.act(ACTIONS[Math.floor(Math.random() * ACTIONS.length)], null);
+  const panel = pick(panels);
+  const few = panel.tasks.size < 4;
+  const many = panel.tasks.size > 10;
+  panel.act(few ? "insert" : many ? "delete" : pick(CALM), null);
 }, 1800);
+
+function pick(list) {
+  return list[Math.floor(Math.random() * list.length)];
+}
 
 ask("/demo/psql").then(({ lines }) => {
   if (!lines.length) return;

@@ -35,9 +35,9 @@ INSERT INTO demo.tasks (project_id, title, status)
 SELECT project.id, first.title, first.status
 FROM (VALUES
     ('Website', 'Shorten the landing page', 'doing'), ('Website', 'Answer the press', 'open'),
-    ('Warehouse', 'Count the shelves', 'open'),
+    ('Warehouse', 'Count the shelves', 'open'), ('Warehouse', 'Order more string', 'done'),
     ('Reactor', 'Check the coolant', 'doing'), ('Reactor', 'Paint the door', 'done'),
-    ('Museum', 'Label the statues', 'open')
+    ('Museum', 'Label the statues', 'open'), ('Museum', 'Dust the globe', 'doing')
 ) AS first (project, title, status)
 JOIN demo.projects AS project ON project.name = first.project
 WHERE NOT EXISTS (SELECT FROM demo.tasks);
