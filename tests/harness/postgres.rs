@@ -6,7 +6,7 @@
 use std::{
     ops::Deref,
     sync::{
-        OnceLock,
+        Mutex, OnceLock,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -61,6 +61,7 @@ pub struct Database {
 impl Database {
     /// A new, empty database in the shared cluster.
     pub async fn fresh() -> Database {
+        Database::clear_finished().await;
         Database::fresh_in(shared_cluster()).await
     }
 
@@ -90,17 +91,37 @@ impl Database {
         format!("rowcast_{}", self.name)
     }
 
-    /// Takes away the slot, so that tests that went before do not hold back WAL. The service must be gone;
-    /// its walsender may need a moment to notice.
-    pub async fn drop_slot(&self) {
-        let sql = connect(&self.admin).await;
-        let statement = format!(
-            "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{}' AND NOT active",
-            self.slot()
-        );
-        let _ = sql.batch_execute(&statement).await;
+    /// Lets the next test take the database and its slot away: under `cargo test` all tests share one
+    /// cluster, and slots are few.
+    pub fn finished(&self) {
+        FINISHED.lock().unwrap().push(self.clone());
+    }
+
+    async fn clear_finished() {
+        let finished = std::mem::take(&mut *FINISHED.lock().unwrap());
+        for database in finished {
+            // A cluster of its own may be gone already.
+            let Ok((client, connection)) = tokio_postgres::connect(&database.admin, NoTls).await
+            else {
+                continue;
+            };
+            tokio::spawn(connection);
+            let slots = format!(
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = '{}'",
+                database.name
+            );
+            let drop = format!("DROP DATABASE {} WITH (FORCE)", database.name);
+            // Its walsender may need a moment to notice that the service is gone: then next time.
+            if client.batch_execute(&slots).await.is_err()
+                || client.batch_execute(&drop).await.is_err()
+            {
+                FINISHED.lock().unwrap().push(database);
+            }
+        }
     }
 }
+
+static FINISHED: Mutex<Vec<Database>> = Mutex::new(Vec::new());
 
 /// A connection whose failures end the test with their text.
 pub struct Sql(tokio_postgres::Client);

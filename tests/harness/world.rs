@@ -119,6 +119,13 @@ impl World {
     }
 }
 
+impl Drop for World {
+    fn drop(&mut self) {
+        self.server.kill();
+        self.database.finished();
+    }
+}
+
 /// Applies the migrations through the program itself.
 pub async fn migrate(database: &Database) {
     let done = server::run(&["migrate"], &[("DATABASE_URL", &database.url)]).await;

@@ -87,6 +87,7 @@ async fn promise_09_random_writes_are_never_refused() {
              FROM rowcast.problems WHERE reason NOT LIKE '%organization%'";
         let problems = sql.text(problems).await;
         assert_eq!(problems, "", "{}", schema.ddl());
+        database.finished();
     }
 }
 
@@ -161,7 +162,7 @@ async fn round(number: u64) {
         }
     }
     drop(server);
-    database.drop_slot().await;
+    database.finished();
 }
 
 /// One subscriber: applies events until the fence, then compares.
