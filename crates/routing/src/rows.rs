@@ -18,8 +18,6 @@ const BLOCK: usize = 16 << 10;
 #[derive(Debug, Default)]
 pub(crate) struct Rows {
     buffer: BytesMut,
-    /// One value; cheaper to write to piece by piece.
-    value: Vec<u8>,
 }
 
 impl Rows {
@@ -34,11 +32,7 @@ impl Rows {
         let mut row = JsonRowBuilder::new(plan.columns.clone(), &mut self.buffer);
         for (seen, column) in plan.seen.iter().zip(plan.columns.iter()) {
             row.column(|out| match value(seen) {
-                Some(Value::Text(text)) => {
-                    self.value.clear();
-                    write_value(&mut self.value, &column.kind, text);
-                    out.extend_from_slice(&self.value);
-                }
+                Some(Value::Text(text)) => write_value(out, &column.kind, text),
                 Some(Value::Null) => out.extend_from_slice(b"null"),
                 Some(Value::Unchanged) | None => {}
             });
