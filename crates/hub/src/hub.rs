@@ -65,7 +65,7 @@ impl Hub {
         stage.begin();
         let mut events = 0;
         let mut state = self.state.lock();
-        for op in batch.ops {
+        for op in &batch.ops {
             events += u64::from(matches!(op, rowcast_model::HubOp::Event(_)));
             state.step(op, &mut stage);
             // The state stays locked while anything is staged: a reply that came in between would line
@@ -205,6 +205,19 @@ impl Hub {
     /// Number of connections.
     pub fn connections(&self) -> usize {
         self.state.lock().conns.len()
+    }
+
+    /// Number of subscriptions of all connections.
+    pub fn subscriptions(&self) -> usize {
+        self.state.lock().subs.len()
+    }
+
+    /// Bytes that wait for all sockets together.
+    pub fn queued_bytes(&self) -> usize {
+        self.shared
+            .budget
+            .used
+            .load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Closes every connection with this code.

@@ -1,0 +1,225 @@
+//! Our side of the fan-out benchmarks: the real gateway and the real hub, fed with events.
+//!
+//! Sockets connect, authenticate and subscribe as clients do. The publisher hands over the next batch when
+//! nothing waits for any socket any more (the reference waits for its sockets in the same way).
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use bytes::BytesMut;
+use prometheus_client::registry::Registry;
+use rowcast_gateway::{AuthConfig, GatewayConfig, GatewayMetrics, Readiness, SocketLimits, serve};
+use rowcast_hub::{Hub, HubLimits};
+use rowcast_model::{
+    Audience, Batch, Body, ColumnMeta, Cursor, Epoch, HubOp, JsonRow, JsonRowBuilder, Kind, Lsn,
+    MembershipChange, Operation, RoutedEvent, TableName, Timestamp, Topic,
+};
+use rowcast_wire::{EventClass, Forms, encode_event};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use crate::{
+    fanout::{Load, PAYLOAD_BYTES, rowcast_fanout_secret},
+    process,
+};
+
+/// The first position: large enough that its text never gets longer.
+const FIRST_LSN: u64 = 0x1000_0000;
+/// Publishing waits while more than this waits for all sockets together.
+const MOST_QUEUED: usize = 4 << 20;
+
+fn row() -> JsonRow {
+    let columns: Arc<[ColumnMeta]> = [("id", Kind::Number), ("title", Kind::Text)]
+        .map(|(name, kind)| ColumnMeta::new(name.into(), kind))
+        .into();
+    let mut buffer = BytesMut::new();
+    let mut row = JsonRowBuilder::new(columns, &mut buffer);
+    let around = r#"{"id":1000000,"title":""}"#.len();
+    row.column(|out| out.extend_from_slice(b"1000000"));
+    row.column(|out| {
+        out.extend_from_slice(b"\"");
+        out.extend_from_slice(&vec![b'x'; PAYLOAD_BYTES - around]);
+        out.extend_from_slice(b"\"");
+    });
+    row.finish()
+}
+
+struct Events {
+    row: JsonRow,
+    table: Arc<TableName>,
+    lsn: u64,
+}
+
+impl Events {
+    fn new() -> Events {
+        let table = Arc::new(TableName {
+            schema: "public".into(),
+            name: "tasks".into(),
+        });
+        Events {
+            row: row(),
+            table,
+            lsn: FIRST_LSN,
+        }
+    }
+
+    fn next(&mut self, channel: usize, index: u32, last: bool) -> RoutedEvent {
+        RoutedEvent {
+            cursor: Cursor {
+                epoch: Epoch(1),
+                commit_lsn: Lsn(self.lsn),
+                index,
+            },
+            commit_time: Timestamp(1_700_000_000_000_000),
+            topic: Topic::Org(organization(channel).into()),
+            audience: Audience::default(),
+            table: self.table.clone(),
+            op: Operation::Insert,
+            record_id: Some("1000000".into()),
+            body: Body::Change {
+                new: Some(self.row.clone()),
+                old: None,
+                unchanged: Arc::new([]),
+            },
+            last,
+        }
+    }
+
+    /// A transaction of `burst` rows of one organization.
+    fn batch(&mut self, channel: usize, burst: usize) -> Batch {
+        let burst = u32::try_from(burst).unwrap_or(u32::MAX);
+        let mut ops: Vec<HubOp> = (0..burst)
+            .map(|index| HubOp::Event(self.next(channel, index, index + 1 == burst)))
+            .collect();
+        let cursor = Cursor::after_commit(Epoch(1), Lsn(self.lsn));
+        ops.push(HubOp::Commit {
+            cursor,
+            commit_time: Timestamp(1_700_000_000_000_000),
+        });
+        self.lsn += 8;
+        Batch {
+            ops,
+            ..Batch::default()
+        }
+    }
+}
+
+/// Names of one length, so that all frames have one length.
+pub fn organization(channel: usize) -> String {
+    format!("org_{channel:03}")
+}
+
+/// Bytes of the frames of a burst, all together, as every subscriber gets them.
+pub fn burst_bytes(burst: usize) -> usize {
+    let mut events = Events::new();
+    let (organization, channel) = (organization(0), format!("org:{}", organization(0)));
+    let class = EventClass {
+        channel: &channel,
+        organization: &organization,
+        forms: Forms::default(),
+        columns: None,
+        mark_last: true,
+    };
+    let ops = events.batch(0, burst).ops;
+    let frames = ops.iter().map(|op| match op {
+        HubOp::Event(event) => encode_event(event, &class).len(),
+        _ => 0,
+    });
+    frames.sum()
+}
+
+/// Serves until standard input says stop.
+pub async fn run(load: Load) -> Result<()> {
+    let mut registry = Registry::default();
+    let limits = HubLimits {
+        outbox_bytes: 64 << 20,
+        total_outbox_bytes: 1 << 30,
+        ..HubLimits::default()
+    };
+    let hub = Arc::new(Hub::new(limits, &mut registry));
+    let metrics = GatewayMetrics::register(&mut registry);
+    let (_ready, readiness) = tokio::sync::watch::channel(Readiness::Ready);
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let config = GatewayConfig {
+        public: any,
+        internal: any,
+        allowed_origins: Vec::new(),
+        limits: SocketLimits {
+            unauthenticated: 10_000,
+            ..SocketLimits::default()
+        },
+        auth: AuthConfig {
+            secrets: vec![rowcast_fanout_secret().into()],
+            ..AuthConfig::default()
+        },
+    };
+    let gateway = serve(
+        config,
+        hub.clone(),
+        readiness,
+        metrics,
+        Arc::new(registry),
+        axum::Router::new(),
+    )
+    .await?;
+    let mut ops = vec![HubOp::NewEpoch {
+        epoch: Epoch(1),
+        reason: "start".into(),
+    }];
+    ops.extend((0..load.sockets).map(|i| {
+        let user = format!("user_{i}");
+        let organization = organization(i % load.channels);
+        let now = Some((user.as_str().into(), organization.into(), None));
+        HubOp::Membership(MembershipChange {
+            key: user.as_str().into(),
+            now,
+        })
+    }));
+    hub.publish(Batch {
+        ops,
+        ..Batch::default()
+    });
+    load.say(&format!("ready {}", gateway.public));
+    while hub.subscriptions() < 2 * load.sockets {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    load.say("connected");
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    lines.next_line().await?;
+
+    let publishing = hub.clone();
+    let measured = load.clone();
+    // In a task, as in the service; the runtime has one worker, as there is one core.
+    tokio::spawn(async move { publish(&publishing, &measured).await }).await??;
+    lines.next_line().await?;
+    Ok(())
+}
+
+async fn publish(hub: &Hub, load: &Load) -> Result<()> {
+    let mut events = Events::new();
+    let (start, cpu) = (Instant::now(), process::cpu_seconds(std::process::id())?);
+    let window = Duration::from_secs_f64(load.seconds);
+    let per_channel = load.sockets / load.channels;
+    let (mut frames, mut channel) = (0u64, 0usize);
+    while start.elapsed() < window {
+        hub.publish(events.batch(channel, load.burst));
+        frames += (per_channel * load.burst) as u64;
+        channel = (channel + 1) % load.channels;
+        tokio::task::yield_now().await;
+        while hub.queued_bytes() > MOST_QUEUED {
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
+    }
+    while hub.queued_bytes() > 0 {
+        tokio::time::sleep(Duration::from_micros(200)).await;
+    }
+    load.report(
+        frames,
+        start.elapsed(),
+        process::cpu_seconds(std::process::id())? - cpu,
+    );
+    Ok(())
+}

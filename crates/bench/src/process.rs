@@ -1,0 +1,47 @@
+//! What the kernel says of a process: CPU time and resident memory.
+
+use std::{fs, process::Command};
+
+use anyhow::{Context, Result};
+
+/// User and system CPU seconds of process `pid` so far.
+pub fn cpu_seconds(pid: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .context("stat")?
+        .split_whitespace()
+        .collect();
+    let ticks: f64 = [11, 12]
+        .iter()
+        .filter_map(|&i| fields.get(i)?.parse::<f64>().ok())
+        .sum();
+    // USER_HZ is 100 on every Linux that Rust runs on.
+    Ok(ticks / 100.0)
+}
+
+/// Resident bytes of process `pid`.
+pub fn resident_bytes(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .context("VmRSS")?;
+    let kib: u64 = line.split_whitespace().nth(1).context("VmRSS")?.parse()?;
+    Ok(kib * 1024)
+}
+
+/// A command pinned to one core where `taskset` is there; otherwise the command as it is.
+pub fn pinned(core: usize, program: &std::path::Path) -> Command {
+    if Command::new("taskset")
+        .arg("-V")
+        .output()
+        .is_ok_and(|out| out.status.success())
+    {
+        let mut command = Command::new("taskset");
+        command.arg("-c").arg(core.to_string()).arg(program);
+        return command;
+    }
+    Command::new(program)
+}
