@@ -48,10 +48,10 @@ impl Service {
         std::thread::spawn(move || {
             let mut tell = Some(tell);
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if let Some(at) = line.find("listening public=") {
-                    if let Some(tell) = tell.take() {
-                        let _ = tell.send(line[at..].to_owned());
-                    }
+                if let Some(at) = line.find("listening public=")
+                    && let Some(tell) = tell.take()
+                {
+                    let _ = tell.send(line[at..].to_owned());
                 }
             }
         });
