@@ -27,7 +27,8 @@ fuzz: ## random and mangled input against the parsers, FUZZ_SECONDS each (20)
 bench: ## the benchmarks; writes docs/benchmarks.json and docs/benchmarks.md
 	@scripts/setup.sh test
 	@scripts/postgres.sh 18 >/dev/null
-	@cargo run --release --locked -p rowcast-bench -- $(BENCH_ARGS)
+	@cargo build --release --locked -p rowcast -p rowcast-bench
+	@target/release/rowcast-bench $(BENCH_ARGS)
 
 fmt: ## formats the code
 	@cargo fmt --all
