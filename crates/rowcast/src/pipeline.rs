@@ -67,6 +67,8 @@ pub fn start(parts: Parts) -> std::io::Result<[JoinHandle<Result<(), SourceError
         sql: parts.sql,
         limits: parts.limits,
         router: None,
+        start: None,
+        reload: false,
         queue: sender,
         progress: parts.progress,
         metrics: parts.metrics,
@@ -104,6 +106,10 @@ struct Reader {
     sql: ConnInfo,
     limits: Limits,
     router: Option<Router>,
+    /// The start of the stream, until it was taken in.
+    start: Option<SourceEvent>,
+    /// Memberships have to be read again.
+    reload: bool,
     queue: Sender,
     progress: Arc<Progress>,
     metrics: PipelineMetrics,
@@ -133,23 +139,42 @@ impl Reader {
         Ok(())
     }
 
-    /// One event on its way; `false`: the publisher is gone.
+    /// One event on its way; `false`: the publisher is gone. After an error, call it again: what was
+    /// begun is begun again.
     async fn step(&mut self) -> Result<bool, SourceError> {
-        let event = self.source.next().await?;
-        let fresh = matches!(&event, SourceEvent::Start { reason, .. }
-            if reason.is_some() || self.router.is_none());
-        if fresh {
-            return self.begin(event).await;
+        if let Some(start) = self.start.clone() {
+            let beginning = patiently(async || beginning::load(&self.sql).await).await?;
+            self.progress.expect(beginning.written);
+            self.router = Some(Router::new(self.limits, beginning.catalog));
+            self.start = None;
+            return Ok(self.route(start).await && self.push(beginning.ops).await);
         }
-        let Some(router) = &mut self.router else {
+        if self.reload {
+            let ops = patiently(async || beginning::memberships(&self.sql).await).await?;
+            self.reload = false;
+            return Ok(self.push(ops).await);
+        }
+        let event = self.source.next().await?;
+        // The log starts, or starts anew: what it does not tell is read by SELECT, now that it flows.
+        let anew = matches!(&event, SourceEvent::Start { reason, .. }
+            if reason.is_some() || self.router.is_none());
+        if anew {
+            self.start = Some(event);
             return Ok(true);
+        }
+        Ok(self.route(event).await)
+    }
+
+    async fn route(&mut self, event: SourceEvent) -> bool {
+        let Some(router) = &mut self.router else {
+            return true;
         };
         router.apply(event);
         let mut handed_on = false;
         while let Some(batch) = router.take_batch() {
             handed_on = true;
             if self.queue.push(batch).await.is_err() {
-                return Ok(false);
+                return false;
             }
         }
         if handed_on {
@@ -158,31 +183,25 @@ impl Reader {
         for problem in router.take_problems() {
             tracing::warn!(code = problem.code(), "{problem}");
         }
-        if router.take_reload().is_some() {
-            let ops = beginning::memberships(&self.sql).await?;
-            return Ok(self.queue.push(beginning::batch(ops)).await.is_ok());
-        }
-        Ok(true)
+        self.reload |= router.take_reload().is_some();
+        true
     }
 
-    /// The log starts, or starts anew: what it does not tell is read by SELECT, after it has started.
-    async fn begin(&mut self, start: SourceEvent) -> Result<bool, SourceError> {
-        let beginning = beginning::load(&self.sql).await?;
-        self.progress.expect(beginning.written);
-        let router = self
-            .router
-            .insert(Router::new(self.limits, beginning.catalog));
-        router.apply(start);
-        while let Some(batch) = router.take_batch() {
-            if self.queue.push(batch).await.is_err() {
-                return Ok(false);
+    async fn push(&self, ops: Vec<HubOp>) -> bool {
+        self.queue.push(beginning::batch(ops)).await.is_ok()
+    }
+}
+
+/// Tries until it works or somebody has to mend something; meanwhile the source keeps the stream alive.
+async fn patiently<T>(ask: impl AsyncFn() -> Result<T, SourceError>) -> Result<T, SourceError> {
+    loop {
+        match ask().await {
+            Err(error) if error.retry() => {
+                tracing::warn!(code = error.code(), "reading the configuration: {error}");
+                tokio::time::sleep(Duration::from_millis(500)).await;
             }
+            other => return other,
         }
-        Ok(self
-            .queue
-            .push(beginning::batch(beginning.ops))
-            .await
-            .is_ok())
     }
 }
 
