@@ -5,7 +5,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 FUZZ_SECONDS ?= 20
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-matrix fuzz bench fmt lint deny docs docs-check ci
+.PHONY: help demo test test-matrix fuzz bench fmt lint compose-test deny docs docs-check ci
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -13,7 +13,7 @@ help: ## this list
 demo: ## a private Postgres, the service and an example page, all on this machine
 	@scripts/setup.sh build
 	@scripts/demo-postgres.sh
-	@cargo run --release --locked -p rowcast -- demo $(DEMO_ARGS)
+	@cargo run --locked -p rowcast -- demo $(DEMO_ARGS)
 
 test: ## all tests: on the newest PostgreSQL, then on the one this machine has
 	@scripts/test.sh
@@ -37,6 +37,9 @@ lint: ## formatting, clippy with denied warnings, the shape of the code
 	@cargo fmt --all --check
 	@scripts/check-shape.sh
 	@cargo clippy --locked --workspace --all-targets -- -D warnings
+
+compose-test: ## docker-compose.yml, started and looked at (needs Docker)
+	@scripts/compose-test.sh
 
 deny: ## licences, sources, advisories and duplicates of dependencies (installs cargo-deny: long)
 	@cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
