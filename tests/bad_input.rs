@@ -179,6 +179,14 @@ async fn bad_tokens() {
     healthy.event("orders").await;
 }
 
+/// A socket that has got all that follows its login by itself.
+async fn settled(world: &World) -> Client {
+    let mut client = world.login("u1", "org_1").await;
+    let reply = client.ask(json!({ "type": "ping" })).await;
+    assert!(reply.is("pong"), "{}", reply.text);
+    client
+}
+
 /// Frames that nobody should send: answered or closed with a code, and no harm to others.
 #[tokio::test]
 async fn bad_frames() {
@@ -195,7 +203,7 @@ async fn bad_frames() {
         &deep,
         "{\"type\":\"subscribe\"}",
     ] {
-        let mut client = world.login("u1", "org_1").await;
+        let mut client = settled(&world).await;
         client.send_text(text).await;
         match client.next(PATIENCE).await {
             Ok(frame) => assert!(
@@ -207,7 +215,7 @@ async fn bad_frames() {
             Err(other) => panic!("{text:.40}: {other:?}"),
         }
     }
-    let mut client = world.login("u1", "org_1").await;
+    let mut client = settled(&world).await;
     client.send_message(Message::binary(vec![0_u8, 255])).await;
     match client.next(PATIENCE).await {
         Ok(frame) => assert_eq!(frame.json["name"], "binary_frame", "{}", frame.text),

@@ -201,8 +201,6 @@ const FAMILIES: &[(&str, &[&str])] = &[
     ("box[]", &["'{(1,1),(0,0);(2,2),(1,1)}'"]),
     ("t_positive[]", &["'{1,2}'"]),
     ("int4range[]", &["ARRAY['[1,5)', 'empty']::int4range[]"]),
-    ("oidvector", &["'1 2 3'"]),
-    ("int2vector", &["'1 2'"]),
 ];
 
 const TYPES: &str = "

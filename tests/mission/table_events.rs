@@ -296,7 +296,7 @@ async fn t10_memberships_are_followed_live() {
     let mut client = world.member("u1", "org_1").await;
     let refused = client.ask(subscribe("org:org_2", json!({}))).await;
     assert_eq!(
-        refused.json["name"], "channel_forbidden",
+        refused.json["name"], "not_member",
         "{}",
         refused.text
     );

@@ -74,8 +74,8 @@ impl<'a> Copy<'a> {
             return;
         }
         assert!(event.is("postgres_changes"), "{}", event.text);
-        let rows = self.rows.get_mut(&name).unwrap();
         let keys = self.schema.tables[table].key_columns();
+        let rows = self.rows.get_mut(&name).unwrap();
         let (new, old) = (event.new_row(), event.old_row());
         let before = old.as_ref().map(|old| record_id(old, &keys));
         match event.event_type() {
@@ -97,6 +97,22 @@ impl<'a> Copy<'a> {
                 rows.remove(&before.unwrap());
             }
             other => panic!("unexpected event type {other}: {}", event.text),
+        }
+        self.complete(event, table, database).await;
+    }
+
+    /// Reads what the log did not hold, as a client has to: a big value that a move left alone, say.
+    async fn complete(&mut self, event: &Frame, table: usize, database: &Client) {
+        let Some(unchanged) = event.json["unchanged"].as_array() else {
+            return;
+        };
+        let table_ref = &self.schema.tables[table];
+        let id = record_id(&event.new_row().unwrap(), &table_ref.key_columns());
+        let rows = &self.rows[&table_ref.name];
+        let has = |name: &serde_json::Value| rows[&id].contains_key(name.as_str().unwrap());
+        if !unchanged.iter().all(has) {
+            let found = self.read(database, table, Some(&id)).await;
+            self.rows.get_mut(&table_ref.name).unwrap().extend(found);
         }
     }
 

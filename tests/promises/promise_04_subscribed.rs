@@ -4,16 +4,23 @@
 use serde_json::json;
 
 use crate::harness::{
+    fixture::TRACK,
     from_env,
     world::{World, subscribe},
 };
+
+/// These clients subscribe far more often than any client should.
+const UNLIMITED: &[(&str, &str)] = &[
+    ("ROWCAST__LIMITS__MESSAGES_PER_SECOND", "1000000"),
+    ("ROWCAST__LIMITS__MESSAGES_BURST", "1000000"),
+];
 
 /// `ROWCAST_TEST_SUBSCRIBES=10000` for the number of the promise.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn promise_04_a_row_written_right_after_the_reply_arrives() {
     const SOCKETS: u64 = 8;
     let each = from_env("ROWCAST_TEST_SUBSCRIBES", 1600) / SOCKETS;
-    let world = World::start().await;
+    let world = World::prepared(TRACK, UNLIMITED).await;
     let mut tasks = Vec::new();
     for socket in 0..SOCKETS {
         let mut client = world.member(&format!("u{socket}"), "org_1").await;

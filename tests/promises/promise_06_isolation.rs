@@ -65,14 +65,14 @@ async fn promise_06_foreign_channels_are_refused() {
     let world = World::start().await;
     let mut one = world.member("u1", "org_1").await;
     world.add_member("u2", "org_2", "admin").await;
-    for channel in ["org:org_2", "tenant:org_2:orders", "user:u2"] {
+    for (channel, name) in [
+        ("org:org_2", "not_member"),
+        ("tenant:org_2:orders", "not_member"),
+        ("user:u2", "channel_forbidden"),
+    ] {
         let reply = one.ask(subscribe(channel, json!({}))).await;
         assert!(reply.is("error"), "{channel}: {}", reply.text);
-        assert_eq!(
-            reply.json["name"], "channel_forbidden",
-            "{channel}: {}",
-            reply.text
-        );
+        assert_eq!(reply.json["name"], name, "{channel}: {}", reply.text);
     }
     let key = world
         .sql

@@ -148,7 +148,7 @@ async fn promise_07_the_removed_member_is_told() {
     let again = client
         .ask(json!({ "type": "subscribe", "channel": "org:org_1" }))
         .await;
-    assert_eq!(again.json["name"], "channel_forbidden", "{}", again.text);
+    assert_eq!(again.json["name"], "not_member", "{}", again.text);
     let mut other = Client::open(world.server.public).await;
     let refused = other.auth(&token::session("u1"), "org_1").await.unwrap();
     assert_eq!(refused.json["name"], "not_member", "{}", refused.text);
