@@ -44,12 +44,12 @@ pub struct Types {
 fn built_in(oid: u32) -> Option<Kind> {
     Some(match oid {
         16 => Kind::Bool,
-        20 | 21 | 23 | 26 | 700 | 701 | 1700 => Kind::Number,
+        20 | 21 | 23 | 700 | 701 | 1700 => Kind::Number,
         114 | 3802 => Kind::Json,
         1114 | 1184 => Kind::Timestamp,
-        // bytea, name, text, char, varchar, bpchar, date, time, timetz, interval, uuid, money, bit, varbit,
+        // oid (as to_json has it), bytea, name, text, char, varchar, bpchar, date, time, timetz, interval, uuid, money, bit, varbit,
         // inet, cidr, macaddr, macaddr8, xml, tsvector, tsquery, jsonpath, pg_lsn, geometric types
-        17 | 18 | 19 | 25 | 1042 | 1043 | 1082 | 1083 | 1266 | 1186 | 2950 | 790 | 1560 | 1562
+        26 | 17 | 18 | 19 | 25 | 1042 | 1043 | 1082 | 1083 | 1266 | 1186 | 2950 | 790 | 1560 | 1562
         | 869 | 650 | 829 | 774 | 142 | 3614 | 3615 | 4072 | 3220 | 600 | 601 | 602 | 603 | 604
         | 628 | 718 => Kind::Text,
         _ => return None,
