@@ -57,9 +57,9 @@ pub async fn load(info: &ConnInfo) -> Result<CatalogRows, SourceError> {
 }
 
 /// The statement that reads the membership table: nothing but what a membership is made of, by the name the
-/// table has now.
+/// table has now. No casts: a `char(5)` or a `boolean` cast to text is not what the log says.
 const MEMBERSHIP_QUERY: &str = "SELECT format('SELECT %s FROM %s',
-        (SELECT string_agg(DISTINCT format('%1$I::text AS %1$I', name), ', ')
+        (SELECT string_agg(DISTINCT quote_ident(name), ', ')
          FROM unnest(key_columns || user_column || organization_column || coalesce(role_column, user_column)) name),
         relid::regclass) AS query
     FROM rowcast.membership_source WHERE EXISTS (SELECT FROM pg_class WHERE oid = relid)";

@@ -75,6 +75,17 @@ impl CatalogClient {
         Ok((written, walsender))
     }
 
+    /// Whether there is a publication of this name.
+    pub(crate) async fn has_publication(&self, name: &str) -> Result<bool, SourceError> {
+        let rows = self
+            .query(
+                "SELECT EXISTS (SELECT FROM pg_publication WHERE pubname = $1)",
+                &[(&name, Type::TEXT)],
+            )
+            .await?;
+        Ok(rows.first().is_some_and(|row| row.get(0)))
+    }
+
     /// The rows of these types; those that do not exist (any more) are left out.
     pub(crate) async fn types(&self, oids: &[u32]) -> Result<Vec<TypeRow>, SourceError> {
         let rows = self

@@ -47,6 +47,14 @@ impl Live {
         self.catalog.heartbeat(slot).await
     }
 
+    /// Fails when the publication is gone: newer servers say nothing of it and leave all changes out.
+    pub(crate) async fn check_publication(&self, publication: &str) -> Result<(), SourceError> {
+        match self.catalog.has_publication(publication).await? {
+            true => Ok(()),
+            false => Err(SourceError::PublicationMissing(publication.to_owned())),
+        }
+    }
+
     /// Turns one WAL event into at most one source event.
     pub(crate) async fn take(
         &mut self,

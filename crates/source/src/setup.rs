@@ -35,7 +35,7 @@ pub fn check_slot_name(slot: &str) -> Result<(), SourceError> {
         .ok_or_else(|| SourceError::SlotName(slot.chars().take(80).collect()))
 }
 
-/// Checks everything and returns where we stand.
+/// Checks everything and returns where we stand. With `renew`, a slot that is there is made anew for that reason.
 ///
 /// # Errors
 /// What is missing, with the statement that mends it.
@@ -43,6 +43,7 @@ pub async fn prepare(
     info: &ConnInfo,
     slot: &str,
     publication: &str,
+    renew: Option<Arc<str>>,
 ) -> Result<Standing, SourceError> {
     check_slot_name(slot)?;
     let sql = info.connect("rowcast set-up").await?;
@@ -107,9 +108,9 @@ pub async fn prepare(
         Found::Lost => Some(Arc::from(
             "the log that the replication slot needed was removed",
         )),
-        Found::Usable | Found::Missing => None,
+        Found::Usable | Found::Missing => renew,
     };
-    let created = found != Found::Usable;
+    let created = found == Found::Missing || reason.is_some();
     // Noted before the slot is made: whoever dies in between has raised the number for nothing, while the
     // other way round a new slot would pass for the old one, and a hole for none.
     let row = sql
@@ -123,7 +124,7 @@ pub async fn prepare(
         .await
         .map_err(failed)?;
     let (system, timeline, generation): (String, i32, i32) = (row.get(0), row.get(1), row.get(2));
-    if found == Found::Lost {
+    if created && found != Found::Missing {
         sql.execute("SELECT pg_drop_replication_slot($1)", &[&slot])
             .await
             .map_err(failed)?;

@@ -89,6 +89,8 @@ pub struct Source {
     acked: watch::Receiver<Lsn>,
     status: watch::Sender<SourceStatus>,
     epoch: Option<Epoch>,
+    /// Why the slot has to be made anew.
+    renew: Option<Arc<str>>,
     connected: Option<Connected>,
     backoff: backon::ExponentialBackoff,
 }
@@ -100,6 +102,8 @@ struct Connected {
     liveness: Liveness,
     /// Something came since the clock was read last.
     heard: bool,
+    /// When the publication was last seen to be there.
+    checked: Instant,
     since: Instant,
 }
 
@@ -128,6 +132,7 @@ impl Source {
             acked,
             status: watch::channel(SourceStatus::Connecting).0,
             epoch: None,
+            renew: None,
             connected: None,
             backoff: backoff(),
         }
@@ -170,8 +175,15 @@ impl Source {
                     },
                 },
             };
+            // The set-up found the publication, so the log is of a time without it, and cannot be read or was
+            // read with holes. The set-up looks again and says so if it is still missing.
+            let holes =
+                self.connected.is_some() && matches!(failed, SourceError::PublicationMissing(_));
+            if holes {
+                self.renew = Some("the publication was missing for a while".into());
+            }
             self.failed(&failed);
-            if !failed.retry() {
+            if !failed.retry() && !holes {
                 return Err(failed);
             }
             tokio::time::sleep(self.backoff.next().unwrap_or(LONGEST_PAUSE)).await;
@@ -210,8 +222,14 @@ impl Source {
             fresh
         });
         let config = &self.config;
-        let Standing { epoch, reason, .. } =
-            setup::prepare(&config.sql, &config.slot, &config.publication).await?;
+        let Standing { epoch, reason, .. } = setup::prepare(
+            &config.sql,
+            &config.slot,
+            &config.publication,
+            self.renew.clone(),
+        )
+        .await?;
+        self.renew = None;
         let changed = self.epoch.is_some_and(|before| before != epoch);
         if changed {
             // Positions of before are of another numbering: what was acknowledged there says nothing here.
@@ -234,6 +252,7 @@ impl Source {
             live,
             liveness: Liveness::new(config.silence_limit, now),
             heard: false,
+            checked: now,
             since: now,
         });
         self.epoch = Some(epoch);
@@ -280,7 +299,15 @@ impl Source {
             return Ok(None);
         };
         if std::mem::take(&mut connected.heard) {
-            connected.liveness.heard(Instant::now());
+            let now = Instant::now();
+            connected.liveness.heard(now);
+            if now.duration_since(connected.checked) > self.config.silence_limit {
+                connected.checked = now;
+                connected
+                    .live
+                    .check_publication(&self.config.publication)
+                    .await?;
+            }
             self.busy(false);
         }
         let Some(connected) = &mut self.connected else {
