@@ -332,10 +332,15 @@ fn content(facts: &Facts) -> Vec<Finding> {
                 "-- or: INSERT INTO rowcast.memberships (user_id, organization_id) VALUES (…);",
             ]),
         ),
-        Some(count) => {
-            let many = if count >= 1000 { "1000 or more" } else { &count.to_string() };
-            Some(finding(Level::Good, "memberships", format!("{many} memberships")))
-        }
+        Some(count) => Some(finding(
+            Level::Good,
+            "memberships",
+            match count {
+                1 => "1 membership".to_owned(),
+                1000.. => "1000 memberships or more".to_owned(),
+                count => format!("{count} memberships"),
+            },
+        )),
     };
     [Some(tracked), memberships].into_iter().flatten().collect()
 }

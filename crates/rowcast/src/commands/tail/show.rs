@@ -47,6 +47,17 @@ pub fn frame(frame: &Value, paint: Paint) -> Option<String> {
                 text("message")
             ),
         )),
+        "membership" => Some(paint.paint(
+            Colour::Yellow,
+            match frame["roles"].as_array() {
+                Some(roles) => format!(
+                    "roles in {}: {}",
+                    text("organizationId"),
+                    Value::from(roles.clone())
+                ),
+                None => format!("no longer a member of {}", text("organizationId")),
+            },
+        )),
         "ping" | "pong" | "commit" => None,
         kind => Some(format!("{} {frame}", paint.paint(Colour::Blue, kind))),
     }
