@@ -15,4 +15,5 @@ mod oracle;
 mod promises;
 mod relations;
 mod restarts;
+mod sql;
 mod types;

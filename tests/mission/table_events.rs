@@ -295,11 +295,7 @@ async fn t10_memberships_are_followed_live() {
     let world = World::start().await;
     let mut client = world.member("u1", "org_1").await;
     let refused = client.ask(subscribe("org:org_2", json!({}))).await;
-    assert_eq!(
-        refused.json["name"], "not_member",
-        "{}",
-        refused.text
-    );
+    assert_eq!(refused.json["name"], "not_member", "{}", refused.text);
     world.add_member("u1", "org_2", "member").await;
     // A fence on the old channel: the service has read the membership by then.
     world.events_so_far(&mut client, "org_1").await;

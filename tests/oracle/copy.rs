@@ -1,8 +1,8 @@
 //! One organization's data as a subscriber rebuilds it from nothing but what the service sends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, error::SqlState};
 
 use super::schema::Schema;
 use crate::harness::{
@@ -47,7 +47,8 @@ impl<'a> Copy<'a> {
 
     /// Applies one event; what it only points to is read through `database`, at once: promise 8 says
     /// that the change is visible by now.
-    pub async fn apply(&mut self, event: &Frame, database: &Client) {
+    /// Says which record it was about; `None` is the whole table.
+    pub async fn apply(&mut self, event: &Frame, database: &Client) -> Option<String> {
         let name = event.table().to_owned();
         let Some(table) = self
             .schema
@@ -64,25 +65,28 @@ impl<'a> Copy<'a> {
                     let rows = self.rows.get_mut(&name).unwrap();
                     rows.remove(record);
                     rows.extend(found);
+                    return Some(record.to_owned());
                 }
                 None => {
                     self.reloads += 1;
                     let found = self.read(database, table, None).await;
                     self.rows.insert(name, found);
+                    return None;
                 }
             }
-            return;
         }
         assert!(event.is("postgres_changes"), "{}", event.text);
         let keys = self.schema.tables[table].key_columns();
         let rows = self.rows.get_mut(&name).unwrap();
         let (new, old) = (event.new_row(), event.old_row());
         let before = old.as_ref().map(|old| record_id(old, &keys));
-        match event.event_type() {
+        let about = match event.event_type() {
             "INSERT" => {
                 assert!(old.is_none(), "an insert has no old row: {}", event.text);
                 let new = new.unwrap();
-                rows.insert(record_id(&new, &keys), new);
+                let id = record_id(&new, &keys);
+                rows.insert(id.clone(), new);
+                id
             }
             "UPDATE" => {
                 let new = new.unwrap();
@@ -90,15 +94,19 @@ impl<'a> Copy<'a> {
                 let base = before.and_then(|before| rows.remove(&before));
                 let mut merged = base.or_else(|| rows.remove(&id)).unwrap_or_default();
                 merged.extend(new);
-                rows.insert(id, merged);
+                rows.insert(id.clone(), merged);
+                id
             }
             "DELETE" => {
                 assert!(new.is_none(), "a delete has no new row: {}", event.text);
-                rows.remove(&before.unwrap());
+                let before = before.unwrap();
+                rows.remove(&before);
+                before
             }
             other => panic!("unexpected event type {other}: {}", event.text),
-        }
+        };
         self.complete(event, table, database).await;
+        Some(about)
     }
 
     /// Reads what the log did not hold, as a client has to: a big value that a move left alone, say.
@@ -129,10 +137,14 @@ impl<'a> Copy<'a> {
             self.schema.tables[table].name,
             self.schema.organization_of(table, "t"),
         );
-        let rows = database
-            .query(&sql, &[&self.organization, &record])
-            .await
-            .unwrap();
+        let rows = loop {
+            match database.query(&sql, &[&self.organization, &record]).await {
+                Ok(rows) => break rows,
+                // A TRUNCATE of several tables may lock them the other way round.
+                Err(error) if error.code() == Some(&SqlState::T_R_DEADLOCK_DETECTED) => {}
+                Err(error) => panic!("{error:?}: {sql}"),
+            }
+        };
         rows.iter()
             .map(|found| (found.get(0), row(found.get(1))))
             .collect()
@@ -171,31 +183,34 @@ fn record_id(row: &Row, keys: &[&str]) -> String {
     }
 }
 
-/// The first differences between a copy and the truth, for people.
-pub fn differences(copy: &Rows, truth: &Rows) -> Vec<String> {
+/// A record on which a copy and Postgres differ.
+pub struct Difference {
+    pub table: String,
+    pub record: String,
+    /// How, for people.
+    pub how: String,
+}
+
+/// Where a copy differs from the truth.
+pub fn differences(copy: &Rows, truth: &Rows) -> Vec<Difference> {
     let mut found = Vec::new();
     for (table, expected) in truth {
         let actual = &copy[table];
-        for (id, row) in expected {
-            match actual.get(id) {
-                None => found.push(format!("{table} {id}: missing; Postgres has {row:?}")),
-                Some(got) if got != row => {
-                    let columns: Vec<String> = row
-                        .iter()
-                        .filter(|(name, value)| got.get(*name) != Some(value))
-                        .map(|(name, value)| {
-                            format!("{name}: got {:?}, Postgres {value}", got.get(name))
-                        })
-                        .collect();
-                    found.push(format!("{table} {id}: {}", columns.join("; ")));
+        let records: BTreeSet<&String> = expected.keys().chain(actual.keys()).collect();
+        for record in records {
+            let how = match (actual.get(record), expected.get(record)) {
+                (None, Some(row)) => format!("missing; Postgres has {row:?}"),
+                (Some(row), None) => {
+                    format!("too much; Postgres has it not, or not there: {row:?}")
                 }
-                Some(_) => {}
-            }
-        }
-        for (id, row) in actual.iter().filter(|(id, _)| !expected.contains_key(*id)) {
-            found.push(format!(
-                "{table} {id}: not in Postgres (any more) but in the copy: {row:?}"
-            ));
+                (Some(got), Some(row)) if got != row => format!("got {got:?}\nPostgres {row:?}"),
+                _ => continue,
+            };
+            found.push(Difference {
+                table: table.clone(),
+                record: record.clone(),
+                how,
+            });
         }
     }
     found

@@ -6,6 +6,7 @@
 //! machine), `ORACLE_SECONDS` says for how long new rounds begin.
 
 mod copy;
+mod follow;
 mod schema;
 mod values;
 mod writer;
@@ -18,12 +19,13 @@ use std::{
 use serde_json::json;
 
 use self::{
-    copy::{Copy, Mode, differences},
+    copy::Mode,
+    follow::follow,
     schema::{ORGANIZATIONS, Schema},
     writer::Writer,
 };
 use crate::harness::{
-    client::{Client, PATIENCE},
+    client::Client,
     from_env,
     postgres::Database,
     rng::Rng,
@@ -163,96 +165,4 @@ async fn round(number: u64) {
     }
     drop(server);
     database.finished();
-}
-
-/// One subscriber: applies events until the fence, then compares.
-async fn follow(
-    schema: &Schema,
-    database: &Database,
-    mut client: Client,
-    organization: &str,
-    mode: Mode,
-) {
-    let sql = database.connect().await;
-    let mut copy = Copy::new(schema, organization);
-    let mut history = Vec::new();
-    let mut fenced = false;
-    loop {
-        // What is coalesced may come a little after the fence: it has until it is right.
-        let patience = if fenced {
-            Duration::from_secs(5)
-        } else {
-            PATIENCE
-        };
-        match client.next(patience).await {
-            Ok(frame) if frame.table() == "fences" => fenced = true,
-            Ok(frame) if frame.is_event() => {
-                assert_eq!(
-                    frame.json["channel"],
-                    format!("org:{organization}"),
-                    "{}",
-                    frame.text
-                );
-                copy.apply(&frame, &sql).await;
-                history.push(frame);
-            }
-            Ok(_) => continue,
-            Err(end) if !fenced => panic!("{organization} {mode:?}: {end:?}"),
-            Err(_) => {}
-        }
-        if !fenced {
-            continue;
-        }
-        let wrong = differences(&copy.rows, &copy.truth(&sql).await);
-        if wrong.is_empty() {
-            break;
-        }
-        let last_chance = mode != Mode::Latest || client.next(Duration::ZERO).await.is_err();
-        assert!(
-            !last_chance,
-            "{organization} {mode:?}: {} differences after {} events:\n{}\nlast events of the first: {}",
-            wrong.len(),
-            history.len(),
-            wrong[..wrong.len().min(5)].join("\n"),
-            about(&wrong[0], &history)
-        );
-    }
-    if mode == Mode::Changes {
-        in_order(&history);
-    }
-}
-
-/// The last events of the table that a difference begins with.
-fn about(difference: &str, history: &[crate::harness::client::Frame]) -> String {
-    let table = difference.split(' ').next().unwrap_or_default();
-    let id = difference
-        .split(' ')
-        .nth(1)
-        .unwrap_or_default()
-        .trim_end_matches(':');
-    let texts: Vec<&str> = history
-        .iter()
-        .filter(|frame| frame.table() == table)
-        .filter(|frame| {
-            frame.json["recordId"].is_null() && frame.is("invalidate") || frame.text.contains(id)
-        })
-        .map(|frame| frame.text.as_str())
-        .collect();
-    texts[texts.len().saturating_sub(8)..].join("\n")
-}
-
-/// Promise 1: positions only grow. Cursors are opaque to clients; tests may know their parts.
-fn in_order(history: &[crate::harness::client::Frame]) {
-    let position = |frame: &crate::harness::client::Frame| {
-        let cursor: rowcast_model::Cursor = frame.text_of("cursor").parse().unwrap();
-        (cursor.epoch.0, cursor.commit_lsn.0, cursor.index)
-    };
-    for pair in history.windows(2) {
-        assert!(
-            position(&pair[0]) <= position(&pair[1]),
-            "{}\n{}",
-            pair[0].text,
-            pair[1].text
-        );
-    }
 }
