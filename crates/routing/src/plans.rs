@@ -65,11 +65,12 @@ pub(crate) struct Plans {
 }
 
 impl Plans {
-    /// The plan of a table as the log describes it now.
+    /// The plan of a table as the log describes it now. Each description comes once and is shared by
+    /// its rows, so that comparing addresses is enough.
     pub(crate) fn of(&mut self, catalog: &Catalog, relation: &Arc<Relation>) -> Arc<Plan> {
         if let Some(plan) = self.by_relation.get(&relation.id)
             && plan.version == catalog.version()
-            && (Arc::ptr_eq(&plan.relation, relation) || plan.relation == *relation)
+            && Arc::ptr_eq(&plan.relation, relation)
         {
             return plan.clone();
         }
