@@ -341,3 +341,6 @@ impl<'a> Reader<'a> {
         Ok(text)
     }
 }
+
+#[cfg(test)]
+mod tests;

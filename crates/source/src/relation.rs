@@ -49,9 +49,9 @@ fn built_in(oid: u32) -> Option<Kind> {
         1114 | 1184 => Kind::Timestamp,
         // oid (as to_json has it), bytea, name, text, char, varchar, bpchar, date, time, timetz, interval, uuid, money, bit, varbit,
         // inet, cidr, macaddr, macaddr8, xml, tsvector, tsquery, jsonpath, pg_lsn, geometric types
-        26 | 17 | 18 | 19 | 25 | 1042 | 1043 | 1082 | 1083 | 1266 | 1186 | 2950 | 790 | 1560 | 1562
-        | 869 | 650 | 829 | 774 | 142 | 3614 | 3615 | 4072 | 3220 | 600 | 601 | 602 | 603 | 604
-        | 628 | 718 => Kind::Text,
+        26 | 17 | 18 | 19 | 25 | 1042 | 1043 | 1082 | 1083 | 1266 | 1186 | 2950 | 790 | 1560
+        | 1562 | 869 | 650 | 829 | 774 | 142 | 3614 | 3615 | 4072 | 3220 | 600 | 601 | 602
+        | 603 | 604 | 628 | 718 => Kind::Text,
         _ => return None,
     })
 }

@@ -1,5 +1,8 @@
 //! The source against a real Postgres: what it decodes, how it survives, what it refuses.
 
+// Helpers of tests are not inside test functions, where clippy allows it.
+#![allow(clippy::unwrap_used)]
+
 mod catalog;
 mod decoding;
 mod harness;
