@@ -281,12 +281,13 @@ BEGIN
     END IF;
 
     -- The other options.
-    ops := ARRAY(SELECT DISTINCT upper(o) FROM unnest(operations) o);
+    ops := ARRAY(SELECT upper(o) FROM unnest(operations) o);
     SELECT o INTO bad FROM unnest(ops) o WHERE o IS NULL OR o NOT IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE');
     IF FOUND OR cardinality(ops) = 0 THEN
         RAISE EXCEPTION 'operations names %, which is none', coalesce(quote_literal(bad), 'nothing')
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Use some of: INSERT, UPDATE, DELETE, TRUNCATE.';
     END IF;
+    ops := ARRAY(SELECT o FROM unnest('{INSERT,UPDATE,DELETE,TRUNCATE}'::text[]) WITH ORDINALITY u(o, n) WHERE o = ANY (ops) ORDER BY n);
     PERFORM rowcast.check_columns(table_name, 'columns', columns);
     IF cardinality(columns) = 0 THEN
         RAISE EXCEPTION 'columns is empty' USING ERRCODE = 'invalid_parameter_value',
