@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use rowcast_model::{OrgId, RoutedEvent, Topic};
-use rowcast_wire::{Columns, EventClass, Forms, Frame, Mode, encode_event, encode_event_into};
+use rowcast_wire::{
+    Columns, EventClass, EventMemo, Forms, Frame, Mode, encode_event, encode_event_into,
+};
 use slab::Slab;
 
 use crate::stage::{Pen, Stage, Stretch};
@@ -30,6 +32,7 @@ pub(crate) struct Class {
     /// Subscriptions, or parts of them, in this class.
     users: usize,
     pen: Pen,
+    memo: EventMemo,
     /// Number of the step whose frame `stretch` is.
     step: u64,
     stretch: Stretch,
@@ -93,10 +96,14 @@ impl Class {
     /// The frame of an event, encoded at its first use in this step.
     pub(crate) fn event(&mut self, step: u64, event: &RoutedEvent, stage: &mut Stage) -> &Stretch {
         if self.step != step {
+            let mut memo = std::mem::take(&mut self.memo);
             let mut pen = self.pen;
             let class = self.encoding(event);
-            self.stretch = stage.write(&mut pen, |out| encode_event_into(out, event, &class));
+            self.stretch = stage.write(&mut pen, |out| {
+                encode_event_into(out, event, &class, &mut memo);
+            });
             self.pen = pen;
+            self.memo = memo;
             self.step = step;
         }
         &self.stretch
@@ -143,6 +150,7 @@ impl Classes {
             key: key.clone(),
             users: 1,
             pen: Pen::default(),
+            memo: EventMemo::default(),
             step: 0,
             stretch: Stretch::default(),
             singles: 0,

@@ -16,8 +16,8 @@ use crate::{
 const REMOVED: &str = "membership_removed";
 
 impl State {
-    pub(crate) fn change_membership(&mut self, change: MembershipChange, stage: &mut Stage) {
-        let touched = self.directory.touched(&change);
+    pub(crate) fn change_membership(&mut self, change: &MembershipChange, stage: &mut Stage) {
+        let touched = self.directory.touched(change);
         let roles = |state: &State| -> SmallVec<[SmallVec<[Role; 2]>; 2]> {
             let pairs = touched.iter();
             pairs
@@ -25,7 +25,7 @@ impl State {
                 .collect()
         };
         let before = roles(self);
-        self.directory.apply(change);
+        self.directory.apply(change.clone());
         let after = roles(self);
         for ((pair, before), after) in touched.iter().zip(before).zip(after) {
             if before == after {
@@ -55,10 +55,10 @@ impl State {
         }
     }
 
-    pub(crate) fn change_key(&mut self, change: KeyChange, stage: &mut Stage) {
+    pub(crate) fn change_key(&mut self, change: &KeyChange, stage: &mut Stage) {
         let slots = self.by_key.get(&change.id).cloned().unwrap_or_default();
         let revoked = change.now.is_none();
-        self.directory.apply_key(change);
+        self.directory.apply_key(change.clone());
         for slot in slots {
             if revoked && let Some(conn) = self.conns.get(slot as usize) {
                 conn.connection.close(CloseCode::KeyRevoked);

@@ -144,7 +144,12 @@ impl Outbox {
             let bytes = rest.len() + ENTRY_BYTES;
             // One frame, on its way out: taken even when the budget is used up.
             budget.used.fetch_add(bytes, Ordering::Relaxed);
-            Box::new(Waiting { queue: [rest].into(), late: Vec::new(), bytes, cut: true })
+            Box::new(Waiting {
+                queue: [rest].into(),
+                late: Vec::new(),
+                bytes,
+                cut: true,
+            })
         });
     }
 

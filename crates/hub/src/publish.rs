@@ -20,27 +20,27 @@ use crate::{
 
 impl State {
     /// Takes one step of the log; bytes go to the stage.
-    pub(crate) fn step(&mut self, op: HubOp, stage: &mut Stage) {
+    pub(crate) fn step(&mut self, op: &HubOp, stage: &mut Stage) {
         match op {
             HubOp::Event(event) => {
                 self.expect_epoch(event.cursor.epoch, stage);
-                self.event(&event, stage);
+                self.event(event, stage);
                 self.advance(event.cursor);
             }
             HubOp::Commit { cursor, .. } => {
-                self.commit(&cursor, stage);
+                self.commit(cursor, stage);
                 self.expect_epoch(cursor.epoch, stage);
-                self.advance(cursor);
+                self.advance(*cursor);
             }
             HubOp::Position(cursor) => {
                 self.expect_epoch(cursor.epoch, stage);
-                self.advance(cursor);
+                self.advance(*cursor);
             }
             HubOp::Membership(change) => self.change_membership(change, stage),
             HubOp::MembershipsCleared => self.clear_memberships(stage),
             HubOp::ApiKey(change) => self.change_key(change, stage),
             HubOp::ApiKeysCleared => self.clear_keys(stage),
-            HubOp::NewEpoch { epoch, reason } => self.new_epoch(epoch, &reason, stage),
+            HubOp::NewEpoch { epoch, reason } => self.new_epoch(*epoch, reason, stage),
         }
     }
 

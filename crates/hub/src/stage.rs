@@ -9,6 +9,7 @@ use std::{cell::OnceCell, io::IoSlice, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use rowcast_model::Timestamp;
+use rowcast_wire::payload_of;
 use smallvec::SmallVec;
 
 use crate::{
@@ -213,8 +214,7 @@ fn deliver(chunks: &[Chunk], touched: &Touched) -> u64 {
             for (chunk, range) in parts() {
                 let skip = done.min(range.len());
                 done -= skip;
-                let left = range.start + skip..range.end;
-                if !left.is_empty() && !queue(chunk.keep(left)) {
+                if !chunk.queue(range, skip, queue) {
                     return;
                 }
             }
@@ -223,6 +223,32 @@ fn deliver(chunks: &[Chunk], touched: &Touched) -> u64 {
 }
 
 impl Chunk {
+    /// Queues the frames of a stretch behind its first `skip` bytes one by one, so that the outbox
+    /// knows where each ends. False when it takes no more.
+    fn queue(
+        &self,
+        stretch: Range<usize>,
+        skip: usize,
+        queue: &mut dyn FnMut(Bytes) -> bool,
+    ) -> bool {
+        let (start, length) = (stretch.start, stretch.len());
+        if skip == length {
+            return true;
+        }
+        let kept = self.keep(start + skip..stretch.end);
+        let bytes = self.bytes.get(stretch).unwrap_or_default();
+        let mut at = 0;
+        while at < length {
+            let left = bytes.get(at..).unwrap_or_default();
+            let end = payload_of(left).map_or(length, |(_, rest)| length - rest.len());
+            if end > skip && !queue(kept.slice(at.max(skip) - skip..end - skip)) {
+                return false;
+            }
+            at = end;
+        }
+        true
+    }
+
     /// A lasting copy of a part of this chunk: of the whole chunk and shared, unless the part is so
     /// small that it would keep far more alive than itself.
     fn keep(&self, part: Range<usize>) -> Bytes {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rowcast_model::{Body, ColumnMeta, Cursor, JsonRow, Operation, RoutedEvent, Topic};
+use rowcast_model::{Body, ColumnMeta, Cursor, JsonRow, Operation, RoutedEvent, TableName, Topic};
 
 use crate::{Forms, Frame, frame::FrameWriter, time::write_iso_millis};
 
@@ -24,8 +24,63 @@ pub struct EventClass<'a> {
     pub mark_last: bool,
 }
 
-/// Appends the frame or frames of an event to `out`.
-pub fn encode_event_into(out: &mut Vec<u8>, event: &RoutedEvent, class: &EventClass<'_>) {
+/// Text that one event of a class shares with the next, most of the time. Belongs to one class.
+#[derive(Debug, Default)]
+pub struct EventMemo {
+    /// From the channel to the cursor.
+    place: Vec<u8>,
+    /// From the beginning to `"new":`, and what it was written for.
+    head: Vec<u8>,
+    head_of: Option<(Arc<TableName>, Operation)>,
+    /// A commit time in milliseconds, and its text.
+    time_of: i64,
+    time: Vec<u8>,
+}
+
+impl EventMemo {
+    fn head(&mut self, event: &RoutedEvent) -> &[u8] {
+        let known = self.head_of.as_ref();
+        if !known.is_some_and(|(table, op)| Arc::ptr_eq(table, &event.table) && *op == event.op) {
+            self.head.clear();
+            let json = &mut self.head;
+            json.extend_from_slice(br#"{"type":"postgres_changes","table":"#);
+            string(json, &event.table.name);
+            operation(json, event.op);
+            json.extend_from_slice(br#","schema":"#);
+            string(json, &event.table.schema);
+            json.extend_from_slice(br#","new":"#);
+            self.head_of = Some((event.table.clone(), event.op));
+        }
+        &self.head
+    }
+
+    fn write_place(&mut self, json: &mut Vec<u8>, event: &RoutedEvent, class: &EventClass<'_>) {
+        if self.place.is_empty() {
+            self.place.extend_from_slice(br#","channel":"#);
+            string(&mut self.place, class.channel);
+            self.place.extend_from_slice(br#","cursor":""#);
+        }
+        json.extend_from_slice(&self.place);
+        cursor(json, &event.cursor);
+        let time = event.commit_time.0.div_euclid(1000);
+        if self.time.is_empty() || self.time_of != time {
+            self.time.clear();
+            self.time.extend_from_slice(br#"","commitTimestamp":""#);
+            write_iso_millis(event.commit_time, &mut self.time);
+            self.time.push(b'"');
+            self.time_of = time;
+        }
+        json.extend_from_slice(&self.time);
+    }
+}
+
+/// Appends the frame or frames of an event to `out`. `memo` is used for this class alone.
+pub fn encode_event_into(
+    out: &mut Vec<u8>,
+    event: &RoutedEvent,
+    class: &EventClass<'_>,
+    memo: &mut EventMemo,
+) {
     let last = event.last && class.mark_last;
     match &event.body {
         Body::Change {
@@ -36,21 +91,21 @@ pub fn encode_event_into(out: &mut Vec<u8>, event: &RoutedEvent, class: &EventCl
             let both = class.forms.changes && class.forms.invalidations;
             if class.forms.changes {
                 let rows = (new.as_ref(), old.as_ref(), &**unchanged);
-                change(out, event, class, rows, last && !both);
+                change(out, event, class, memo, rows, last && !both);
             }
             if class.forms.invalidations {
-                invalidate(out, event, class, last);
+                invalidate(out, event, class, memo, last);
             }
         }
         // There is no row to send: whoever asked for changes is told at least that there was one.
-        Body::Invalidate => invalidate(out, event, class, last),
+        Body::Invalidate => invalidate(out, event, class, memo, last),
     }
 }
 
 /// The frame or frames of an event behind each other.
 pub fn encode_event(event: &RoutedEvent, class: &EventClass<'_>) -> Frame {
     let mut out = Vec::with_capacity(512);
-    encode_event_into(&mut out, event, class);
+    encode_event_into(&mut out, event, class, &mut EventMemo::default());
     Bytes::from(out)
 }
 
@@ -60,6 +115,7 @@ fn change(
     out: &mut Vec<u8>,
     event: &RoutedEvent,
     class: &EventClass<'_>,
+    memo: &mut EventMemo,
     (new, old, unchanged): Rows<'_>,
     last: bool,
 ) {
@@ -70,19 +126,17 @@ fn change(
     };
     let mut frame = FrameWriter::begin(out);
     let json = frame.payload();
-    json.extend_from_slice(br#"{"type":"postgres_changes","table":"#);
-    string(json, &event.table.name);
-    operation(json, event.op);
-    json.extend_from_slice(br#","schema":"#);
-    string(json, &event.table.schema);
-    for (label, row) in [(&br#","new":"#[..], new), (&br#","old":"#[..], old)] {
-        json.extend_from_slice(label);
-        match row {
-            Some(row) => row.write_object(json, |column: &ColumnMeta| wanted(&column.name)),
-            None => json.extend_from_slice(b"null"),
-        }
-    }
-    place(json, event, class);
+    let rows = new.map_or(0, JsonRow::cost) + old.map_or(0, JsonRow::cost);
+    json.reserve(rows * 2 + 512);
+    json.extend_from_slice(memo.head(event));
+    let object = |json: &mut Vec<u8>, row: Option<&JsonRow>| match row {
+        Some(row) => row.write_object(json, |column: &ColumnMeta| wanted(&column.name)),
+        None => json.extend_from_slice(b"null"),
+    };
+    object(json, new);
+    json.extend_from_slice(br#","old":"#);
+    object(json, old);
+    memo.write_place(json, event, class);
     let mut kept = unchanged.iter().filter(|name| wanted(name)).peekable();
     if kept.peek().is_some() {
         json.extend_from_slice(br#","unchanged":["#);
@@ -98,7 +152,13 @@ fn change(
     frame.finish();
 }
 
-fn invalidate(out: &mut Vec<u8>, event: &RoutedEvent, class: &EventClass<'_>, last: bool) {
+fn invalidate(
+    out: &mut Vec<u8>,
+    event: &RoutedEvent,
+    class: &EventClass<'_>,
+    memo: &mut EventMemo,
+    last: bool,
+) {
     let mut frame = FrameWriter::begin(out);
     let json = frame.payload();
     json.extend_from_slice(br#"{"type":"invalidate","table":"#);
@@ -116,7 +176,7 @@ fn invalidate(out: &mut Vec<u8>, event: &RoutedEvent, class: &EventClass<'_>, la
     }
     json.extend_from_slice(br#","schema":"#);
     string(json, &event.table.schema);
-    place(json, event, class);
+    memo.write_place(json, event, class);
     end(json, last);
     frame.finish();
 }
@@ -124,16 +184,6 @@ fn invalidate(out: &mut Vec<u8>, event: &RoutedEvent, class: &EventClass<'_>, la
 fn operation(json: &mut Vec<u8>, op: Operation) {
     json.extend_from_slice(br#","eventType":""#);
     json.extend_from_slice(op.as_str().as_bytes());
-    json.push(b'"');
-}
-
-fn place(json: &mut Vec<u8>, event: &RoutedEvent, class: &EventClass<'_>) {
-    json.extend_from_slice(br#","channel":"#);
-    string(json, class.channel);
-    json.extend_from_slice(br#","cursor":""#);
-    cursor(json, &event.cursor);
-    json.extend_from_slice(br#"","commitTimestamp":""#);
-    write_iso_millis(event.commit_time, json);
     json.push(b'"');
 }
 
@@ -260,6 +310,37 @@ mod tests {
         );
         let delete = event(Operation::Delete, change(None, Some(key)));
         assert!(texts(&delete, &CLASS)[0].contains(r#""new":null,"old":{"id":"mat_123"},"#));
+    }
+
+    #[test]
+    fn a_memo_changes_nothing() {
+        let body = || Body::Change {
+            new: Some(row(&[("id", "1")])),
+            old: None,
+            unchanged: Arc::new([]),
+        };
+        let mut memo = EventMemo::default();
+        let table = |event: RoutedEvent, name: &str| RoutedEvent {
+            table: Arc::new(TableName {
+                schema: "other".into(),
+                name: name.into(),
+            }),
+            ..event
+        };
+        let mut later = event(Operation::Update, body());
+        later.commit_time = Timestamp(1_795_254_067_123_999);
+        let events = [
+            event(Operation::Insert, body()),
+            event(Operation::Update, body()),
+            table(event(Operation::Update, body()), "a\"b"),
+            later,
+            event(Operation::Delete, Body::Invalidate),
+        ];
+        for event in events.iter().chain(events.iter().rev()) {
+            let mut out = Vec::new();
+            encode_event_into(&mut out, event, &CLASS, &mut memo);
+            assert_eq!(out, encode_event(event, &CLASS));
+        }
     }
 
     proptest::proptest! {

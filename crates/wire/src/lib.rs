@@ -20,7 +20,7 @@ pub use client::{
 };
 pub use codes::{CloseCode, ErrorCode};
 pub use docs::{close_codes_markdown, error_codes_markdown};
-pub use event::{EventClass, encode_event, encode_event_into};
+pub use event::{EventClass, EventMemo, encode_event, encode_event_into};
 pub use filter::{
     CompareOp, Filter, FilterError, FilterLimits, Literal, Operand, Test, Truth, eq_key_of_literal,
     eq_key_of_value, should_deliver,

@@ -1,7 +1,7 @@
-//! What a filter says of a row. Three-valued, as SQL is, and a fourth: the value is not in the log.
+//! What a filter says of a row: three-valued, as SQL is, and that for every value the log leaves out.
 //!
-//! Pure. The fourth value is kept apart from null, because a row that might match has to be told to a
-//! subscriber, and a null matches nothing.
+//! Pure. An answer is the set of what it may be, so that a value that is not in the log is not taken
+//! for a null: a row that may match has to be told to a subscriber, and a null matches nothing.
 
 use std::cmp::Ordering;
 
@@ -9,32 +9,77 @@ use rowcast_model::{Body, JsonRow, Kind, Operation};
 
 use super::{CompareOp, Filter, Literal, Test, like::like, value::Scalar};
 
-/// The answer of a condition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Truth {
-    /// It does not hold.
-    False,
-    /// SQL's unknown: a null, a hidden column, or two things that cannot be compared.
-    Null,
-    /// The log does not hold a value that decides it.
-    Missing,
-    /// It holds.
-    True,
+/// The answers that a condition may have, given what is known of the row. One of them: it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Truth {
+    can_hold: bool,
+    can_fail: bool,
+    can_be_null: bool,
 }
 
 impl Truth {
+    /// It holds.
+    pub const TRUE: Truth = Truth::new(true, false, false);
+    /// It does not hold.
+    pub const FALSE: Truth = Truth::new(false, true, false);
+    /// SQL's unknown: a null, a hidden column, or two things that cannot be compared.
+    pub const NULL: Truth = Truth::new(false, false, true);
+    /// The log does not hold the value that decides it.
+    pub const MISSING: Truth = Truth::new(true, true, true);
+
+    const fn new(can_hold: bool, can_fail: bool, can_be_null: bool) -> Truth {
+        Truth {
+            can_hold,
+            can_fail,
+            can_be_null,
+        }
+    }
+
+    /// It holds for certain.
+    pub fn holds(self) -> bool {
+        self == Truth::TRUE
+    }
+
+    /// It holds, or may do so.
+    pub fn may_hold(self) -> bool {
+        self.can_hold
+    }
+
+    /// Whether this is one of the possible answers; `None` is SQL's unknown.
+    pub fn may_be(self, answer: Option<bool>) -> bool {
+        match answer {
+            Some(true) => self.can_hold,
+            Some(false) => self.can_fail,
+            None => self.can_be_null,
+        }
+    }
+
+    fn and(self, other: Truth) -> Truth {
+        let null_and_not_false =
+            |a: Truth, b: Truth| a.can_be_null && (b.can_be_null || b.can_hold);
+        Truth {
+            can_hold: self.can_hold && other.can_hold,
+            can_fail: self.can_fail || other.can_fail,
+            can_be_null: null_and_not_false(self, other) || null_and_not_false(other, self),
+        }
+    }
+
+    fn or(self, other: Truth) -> Truth {
+        self.not().and(other.not()).not()
+    }
+
     fn not(self) -> Truth {
-        match self {
-            Truth::True => Truth::False,
-            Truth::False => Truth::True,
-            other => other,
+        Truth {
+            can_hold: self.can_fail,
+            can_fail: self.can_hold,
+            ..self
         }
     }
 }
 
 impl From<bool> for Truth {
     fn from(holds: bool) -> Truth {
-        if holds { Truth::True } else { Truth::False }
+        if holds { Truth::TRUE } else { Truth::FALSE }
     }
 }
 
@@ -53,22 +98,19 @@ impl Filter {
     /// Evaluates against whatever `column` says of each column.
     pub fn evaluate<'a>(&self, column: &impl Fn(&str) -> Operand<'a>) -> Truth {
         match self {
-            // The order of `Truth` is that of the connectives: and takes the least, or the greatest.
             Filter::And(parts) => parts
                 .iter()
                 .map(|part| part.evaluate(column))
-                .min()
-                .unwrap_or(Truth::True),
+                .fold(Truth::TRUE, Truth::and),
             Filter::Or(parts) => parts
                 .iter()
                 .map(|part| part.evaluate(column))
-                .max()
-                .unwrap_or(Truth::False),
+                .fold(Truth::FALSE, Truth::or),
             Filter::Not(inner) => inner.evaluate(column).not(),
             Filter::Column { column: name, test } => match column(name) {
                 Operand::Value(kind, json) => test.holds(kind, json),
-                Operand::Missing => Truth::Missing,
-                Operand::Hidden => Truth::Null,
+                Operand::Missing => Truth::MISSING,
+                Operand::Hidden => Truth::NULL,
             },
         }
     }
@@ -81,18 +123,17 @@ impl Test {
             Test::Is(None) => matches!(scalar, Scalar::Null).into(),
             Test::Is(Some(wanted)) => match scalar {
                 Scalar::Bool(value) => (value == *wanted).into(),
-                Scalar::Null => Truth::False,
-                _ => Truth::Null,
+                Scalar::Null => Truth::FALSE,
+                _ => Truth::NULL,
             },
             Test::Compare(op, literal) => compare(&scalar, *op, literal),
             Test::In(literals) => literals
                 .iter()
                 .map(|literal| compare(&scalar, CompareOp::Eq, literal))
-                .max()
-                .unwrap_or(Truth::False),
+                .fold(Truth::FALSE, Truth::or),
             Test::Like(pattern) => match scalar {
                 Scalar::Text(text) => like(&text, pattern).into(),
-                _ => Truth::Null,
+                _ => Truth::NULL,
             },
         }
     }
@@ -100,7 +141,7 @@ impl Test {
 
 fn compare(scalar: &Scalar<'_>, op: CompareOp, literal: &Literal) -> Truth {
     let Some(order) = scalar.compare(literal) else {
-        return Truth::Null;
+        return Truth::NULL;
     };
     let holds = match op {
         CompareOp::Eq => order == Ordering::Equal,
@@ -136,7 +177,7 @@ pub fn should_deliver(filter: &Filter, op: Operation, body: &Body) -> bool {
     match op {
         Operation::Insert => new
             .as_ref()
-            .is_none_or(|new| filter.evaluate(&|name: &str| in_row(new, name)) == Truth::True),
+            .is_none_or(|new| filter.evaluate(&|name: &str| in_row(new, name)).holds()),
         Operation::Update => {
             let now = new.as_ref().is_none_or(|new| {
                 // A large value that the UPDATE left alone stands in the old row, if that is whole.
@@ -147,18 +188,18 @@ pub fn should_deliver(filter: &Filter, op: Operation, body: &Body) -> bool {
                     },
                     (known, _) => known,
                 };
-                matches!(filter.evaluate(&look), Truth::True | Truth::Missing)
+                filter.evaluate(&look).may_hold()
             });
             now || old
                 .as_ref()
-                .is_some_and(|old| filter.evaluate(&|name: &str| in_row(old, name)) == Truth::True)
+                .is_some_and(|old| filter.evaluate(&|name: &str| in_row(old, name)).holds())
         }
         Operation::Delete => old.as_ref().is_none_or(|old| {
             let look = |name: &str| match in_row(old, name) {
                 Operand::Hidden => Operand::Missing,
                 known => known,
             };
-            matches!(filter.evaluate(&look), Truth::True | Truth::Missing)
+            filter.evaluate(&look).may_hold()
         }),
         Operation::Truncate => true,
     }
