@@ -71,6 +71,11 @@ impl Session {
         self.pinged = None;
     }
 
+    /// When the token ends, if it does.
+    pub fn expires(&self) -> Option<Instant> {
+        self.expires
+    }
+
     /// Another token counts from here on.
     pub fn renewed(&mut self, expires: Option<Instant>) {
         self.expires = expires;

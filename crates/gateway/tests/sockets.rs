@@ -1,6 +1,6 @@
 //! The life of a socket: silence, noise, floods, slowness, and what others notice of it (nothing).
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)] // Helpers of tests are tests.
 
 mod common;
 

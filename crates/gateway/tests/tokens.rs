@@ -1,6 +1,6 @@
 //! What is taken for an identity and what is not: each refusal has its number, and harms nobody else.
 
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)] // Helpers of tests are tests.
 
 mod common;
 

@@ -12,7 +12,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use jsonwebtoken::{
     Algorithm, DecodingKey,
-    jwk::{AlgorithmParameters, EllipticCurve, Jwk, JwkSet, PublicKeyUse},
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse},
 };
 use rowcast_wire::ErrorCode;
 use tokio::sync::Mutex;
@@ -29,6 +29,8 @@ const MAX_BYTES: usize = 256 * 1024;
 const MAX_AGE: Duration = Duration::from_secs(600);
 /// An unknown key id makes us ask at most this often.
 const MIN_AGE: Duration = Duration::from_secs(30);
+/// Without any keys we ask this often.
+const RETRY: Duration = Duration::from_secs(1);
 
 struct Fetched {
     at: Instant,
@@ -41,7 +43,7 @@ pub(crate) struct Jwks {
     url: reqwest::Url,
     client: reqwest::Client,
     cache: ArcSwapOption<Fetched>,
-    /// Held while fetching; the time of the last attempt.
+    /// Held while fetching; the end of the last attempt.
     fetching: Mutex<Option<Instant>>,
 }
 
@@ -73,13 +75,20 @@ impl Jwks {
         algorithm: Algorithm,
     ) -> Result<Vec<Key>, Refused> {
         let cached = self.cache.load_full();
-        if let Some(cached) = &cached {
-            let found = matching(cached, kid, algorithm);
-            if !found.is_empty() && cached.at.elapsed() < MAX_AGE {
-                return Ok(found);
-            }
+        let found = cached
+            .as_ref()
+            .map(|cached| matching(cached, kid, algorithm));
+        let found = found.unwrap_or_default();
+        let age = cached.as_ref().map(|cached| cached.at.elapsed());
+        if !wanted(!found.is_empty(), age) {
+            return Ok(found);
         }
-        self.refresh(cached.as_ref().map(|cached| cached.at)).await;
+        if found.is_empty() {
+            let mut last = self.fetching.lock().await;
+            self.refresh(false, &mut last).await;
+        } else if let Ok(mut last) = self.fetching.try_lock() {
+            self.refresh(true, &mut last).await;
+        } // Else somebody is asking already, and these keys do until he has the answer.
         match self.cache.load_full() {
             Some(cached) => Ok(matching(&cached, kid, algorithm)),
             None => Err(Refused::new(
@@ -89,17 +98,14 @@ impl Jwks {
         }
     }
 
-    /// Fetches unless somebody did since `seen`, or lately.
-    async fn refresh(&self, seen: Option<Instant>) {
-        let mut last = self.fetching.lock().await;
-        let now_cached = self.cache.load().as_ref().map(|cached| cached.at);
-        let lately = last.is_some_and(|at| at.elapsed() < MIN_AGE);
-        if now_cached != seen
-            || (lately && now_cached.is_some())
-            || last.is_some_and(|at| at.elapsed() < Duration::from_secs(1))
-        {
+    /// Fetches unless somebody did while we waited, or lately. `last` is the end of the last attempt: those who
+    /// waited for one that failed do not try one after the other.
+    async fn refresh(&self, found: bool, last: &mut Option<Instant>) {
+        let age = self.cache.load().as_ref().map(|cached| cached.at.elapsed());
+        if !allowed(found, age, last.map(|last| last.elapsed())) {
             return;
         }
+        // Who stops waiting takes the attempt with him; it has been made all the same.
         *last = Some(Instant::now());
         match self.fetch().await {
             Ok(keys) => self.cache.store(Some(Arc::new(Fetched {
@@ -108,6 +114,7 @@ impl Jwks {
             }))),
             Err(why) => tracing::warn!(url = %self.url, why, "the key set cannot be fetched"),
         }
+        *last = Some(Instant::now());
     }
 
     async fn fetch(&self) -> Result<Vec<(Option<String>, Key)>, String> {
@@ -128,9 +135,37 @@ impl Jwks {
             }
             body.extend_from_slice(&chunk);
         }
-        let set: JwkSet = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
-        Ok(set.keys.iter().filter_map(usable).collect())
+        read(&body)
     }
+}
+
+/// Whether a set of this age has to be asked again, given whether it has a fitting key.
+fn wanted(found: bool, age: Option<Duration>) -> bool {
+    !found || age.is_none_or(|age| age >= MAX_AGE)
+}
+
+/// Whether it may be asked now, that long after the last attempt.
+fn allowed(found: bool, age: Option<Duration>, since_last: Option<Duration>) -> bool {
+    let pause = match age {
+        // Nobody can come in: asking is all that helps.
+        None => RETRY,
+        Some(_) => MIN_AGE,
+    };
+    wanted(found, age) && since_last.is_none_or(|since| since >= pause)
+}
+
+/// Reads a key set. A key of a kind that we do not know is left out, and spoils none of the others.
+fn read(body: &[u8]) -> Result<Vec<(Option<String>, Key)>, String> {
+    #[derive(serde::Deserialize)]
+    struct Set {
+        keys: Vec<serde_json::Value>,
+    }
+    let set: Set = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let known = set
+        .keys
+        .into_iter()
+        .filter_map(|key| serde_json::from_value(key).ok());
+    Ok(known.filter_map(|key: Jwk| usable(&key)).collect())
 }
 
 fn matching(fetched: &Fetched, kid: Option<&str>, algorithm: Algorithm) -> Vec<Key> {
@@ -171,4 +206,72 @@ fn usable(jwk: &Jwk) -> Option<(Option<String>, Key)> {
     };
     let key = DecodingKey::from_jwk(jwk).ok()?;
     (!algorithms.is_empty()).then(|| (jwk.common.key_id.clone(), Key { key, algorithms }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_is_asked_when_it_helps_and_not_too_often() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        // (a key fits, age of the set, since the last attempt) and whether it is asked.
+        for (found, age, since, asked) in [
+            (false, None, None, true),
+            (false, None, Some(Duration::from_millis(999)), false),
+            (false, None, seconds(1), true),
+            (true, seconds(599), seconds(599), false),
+            (true, seconds(600), seconds(600), true),
+            // The set cannot be fetched: its old keys count, and it is tried again every 30 s.
+            (true, seconds(700), seconds(29), false),
+            (true, seconds(700), seconds(30), true),
+            // An unknown key id.
+            (false, seconds(29), seconds(29), false),
+            (false, seconds(30), seconds(30), true),
+        ] {
+            assert_eq!(
+                allowed(found, age, since),
+                asked,
+                "{found} {age:?} {since:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn keys_of_unknown_kinds_spoil_no_others() {
+        let known = r#"{"kty":"OKP","crv":"Ed25519","kid":"good","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+        let odd = [
+            r#"{"kty":"EC","crv":"secp256k1","kid":"a","x":"AA","y":"AA"}"#,
+            r#"{"kty":"OKP","crv":"X25519","kid":"b","x":"AA"}"#,
+            r#"{"kty":"AKP","alg":"ML-DSA-65","kid":"c"}"#,
+            r#"{"kty":"oct","kid":"d","k":"c2VjcmV0"}"#,
+            r#"{"kty":"RSA","kid":"e","n":"!","e":"!"}"#,
+            r#"{"kid":7}"#,
+            "7",
+        ];
+        let body = format!(r#"{{"keys":[{},{known}]}}"#, odd.join(","));
+        let keys = read(body.as_bytes()).unwrap();
+        let usable: Vec<_> = keys
+            .iter()
+            .filter(|(_, key)| key.takes(Algorithm::EdDSA))
+            .filter_map(|(id, _)| id.as_deref())
+            .collect();
+        assert_eq!(usable, ["good"]);
+        assert!(keys.iter().all(|(id, _)| id.as_deref() != Some("d")));
+        assert!(read(b"[]").is_err());
+    }
+
+    #[test]
+    fn a_key_for_encryption_or_with_another_algorithm_is_not_used() {
+        let with = |extra: &str| {
+            let body = format!(
+                r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"{extra}}}]}}"#
+            );
+            read(body.as_bytes()).unwrap().len()
+        };
+        assert_eq!(with(""), 1);
+        assert_eq!(with(r#","use":"sig","alg":"EdDSA""#), 1);
+        assert_eq!(with(r#","use":"enc""#), 0);
+        assert_eq!(with(r#","alg":"RS256""#), 0);
+    }
 }

@@ -32,6 +32,11 @@ impl Key {
     }
 }
 
+/// Whether an algorithm works with a shared secret.
+pub(crate) fn is_hmac(algorithm: Algorithm) -> bool {
+    HMAC.contains(&algorithm)
+}
+
 /// All RSA algorithms.
 pub(crate) fn rsa() -> Vec<Algorithm> {
     RSA.to_vec()

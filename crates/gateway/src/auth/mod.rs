@@ -45,6 +45,14 @@ impl Refused {
     pub(crate) fn new(code: ErrorCode, message: &'static str) -> Refused {
         Refused { code, message }
     }
+
+    /// The fault is ours, or of a service that we ask.
+    pub(crate) fn unavailable() -> Refused {
+        Refused::new(
+            ErrorCode::AuthUnavailable,
+            "the token cannot be checked at the moment",
+        )
+    }
 }
 
 /// Checks tokens and keys.
@@ -115,7 +123,8 @@ impl Verifier {
                 Err(error) => refused = worse(refused, error),
             }
         }
-        for set in &self.jwks {
+        // Shared secrets do not come from key sets, so these are not asked for them.
+        for set in self.jwks.iter().filter(|_| !keys::is_hmac(header.alg)) {
             match set.keys_for(header.kid.as_deref(), header.alg).await {
                 Err(error) => refused = worse(refused, error),
                 Ok(keys) => {
@@ -144,7 +153,7 @@ impl Verifier {
             },
             method: AuthMethod::Session,
             organization: None,
-            expires_at: Some(claims.exp),
+            expires_at: Some(self.rules.end_of(claims, since_1970())),
         }
     }
 }
@@ -157,8 +166,8 @@ fn worse(a: Refused, b: Refused) -> Refused {
     }
 }
 
-/// Seconds since 1970.
-pub(crate) fn now_seconds() -> u64 {
+/// What the clock on the wall says.
+pub(crate) fn since_1970() -> Duration {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.unwrap_or(Duration::ZERO).as_secs()
+    since.unwrap_or(Duration::ZERO)
 }

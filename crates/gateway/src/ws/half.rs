@@ -28,11 +28,21 @@ pub(crate) struct In {
     pub socket: Arc<TcpStream>,
     /// What the reader wants to answer.
     pub answers: Vec<u8>,
+    /// How often the socket may still be read in this turn. Some frames yield no message (pieces of one, for
+    /// example), so that the WebSocket reader would go on as long as somebody sends them: the end of a turn
+    /// looks to it like a socket that has nothing more.
+    pub reads_left: u32,
 }
 
 impl Read for In {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.socket.try_read(buffer)
+        match self.reads_left.checked_sub(1) {
+            None => Err(io::ErrorKind::WouldBlock.into()),
+            Some(left) => {
+                self.reads_left = left;
+                self.socket.try_read(buffer)
+            }
+        }
     }
 }
 

@@ -92,14 +92,12 @@ fn check(headers: &HeaderMap, shared: &Shared) -> Result<HeaderValue, Refusal> {
             "WebSocket version 13 is spoken here",
         ));
     }
-    let origin = headers
-        .get(header::ORIGIN)
-        .and_then(|origin| origin.to_str().ok());
+    let origin = headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
     if let Some(origin) = origin.filter(|_| !shared.origins.is_empty())
         && !shared
             .origins
             .iter()
-            .any(|allowed| allowed.eq_ignore_ascii_case(origin))
+            .any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(origin))
     {
         return Err((
             "origin",

@@ -1,7 +1,9 @@
 //! The native socket: handshake, then one task for each.
 
+mod admit;
 mod half;
 mod handshake;
+mod reader;
 mod socket;
 
 pub(crate) use handshake::upgrade;
@@ -27,4 +29,13 @@ pub(crate) struct Shared {
     pub ready: watch::Receiver<Readiness>,
     pub stopping: CancellationToken,
     pub sockets: TaskTracker,
+}
+
+impl Shared {
+    fn wire_limits(&self) -> rowcast_wire::Limits {
+        rowcast_wire::Limits {
+            frame_bytes: self.limits.message_bytes,
+            ..rowcast_wire::Limits::default()
+        }
+    }
 }

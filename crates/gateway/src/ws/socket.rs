@@ -7,27 +7,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use rowcast_hub::{Connection, HubError, Sink};
-use rowcast_model::{Channel, OrgId};
-use rowcast_wire::{
-    ClientFrame, CloseCode, ErrorCode, Frame, FrameError, Ref, Subscribe, close_frame, parse,
-    server,
-};
+use rowcast_hub::{Connection, HubError};
+use rowcast_wire::{ClientFrame, CloseCode, ErrorCode, Frame, Ref, close_frame, parse, server};
 use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::{
-    self, Message, WebSocket,
-    protocol::{Role, WebSocketConfig},
-};
 
 use super::{
     Shared,
-    half::{In, Out},
+    admit::{Member, Stranger, admit, expires_in, expiry, refusal},
+    reader::{Read, Reader},
 };
 use crate::{
-    Readiness,
     admission::Ticket,
-    auth::{Refused, Verified, now_seconds},
+    auth::Refused,
     session::{Admit, Due, Session},
 };
 
@@ -36,294 +27,95 @@ const LATEST_PAUSE: Duration = Duration::from_millis(50);
 /// How long a farewell may take to be read.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// What the reader found.
-enum Read {
-    /// A text frame.
-    Text(Vec<u8>),
-    /// A binary frame.
-    Binary,
-    /// A ping or pong: a sign of life.
-    Life,
-    /// Nothing more at the moment.
-    Nothing,
-    /// Larger than allowed.
-    TooLarge,
-    /// The other side broke the rules of WebSocket.
-    Broken,
-    /// The other side is gone or leaving.
+/// How a socket ends.
+enum End {
+    /// We close it.
+    Close(CloseCode),
+    /// The other side said goodbye, and its answer is under way.
+    Left,
+    /// There is nobody any more.
     Gone,
 }
 
-struct Reader(WebSocket<In>);
-
-impl Reader {
-    fn new(socket: Arc<TcpStream>, early: Vec<u8>, most: usize) -> Reader {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(1024)
-            .write_buffer_size(0)
-            .max_write_buffer_size(64 * 1024)
-            .max_message_size(Some(most))
-            .max_frame_size(Some(most));
-        let half = In {
-            socket,
-            answers: Vec::new(),
-        };
-        Reader(WebSocket::from_partially_read(
-            half,
-            early,
-            Role::Server,
-            Some(config),
-        ))
-    }
-
-    fn read(&mut self) -> Read {
-        use tungstenite::Error;
-        match self.0.read() {
-            Ok(Message::Text(text)) => Read::Text(Bytes::from(text).to_vec()),
-            Ok(Message::Binary(_)) => Read::Binary,
-            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Read::Life,
-            Ok(Message::Close(_)) => Read::Gone,
-            Err(Error::Io(error))
-                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
-            {
-                Read::Nothing
-            }
-            Err(Error::Capacity(_)) => Read::TooLarge,
-            Err(Error::ConnectionClosed | Error::AlreadyClosed | Error::Io(_)) => Read::Gone,
-            Err(Error::Protocol(
-                tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
-            )) => Read::Gone,
-            Err(_) => Read::Broken,
-        }
-    }
-
-    /// What WebSocket itself has to answer.
-    fn answers(&mut self) -> Option<Frame> {
-        let answers = std::mem::take(&mut self.0.get_mut().answers);
-        (!answers.is_empty()).then(|| Frame::from(answers))
-    }
+/// How a turn of reading ends.
+enum Turn {
+    /// Nothing more has come.
+    Drained,
+    /// There may be more.
+    More,
+    /// The socket is done.
+    End(End),
 }
 
 /// Serves one socket until it ends.
-pub(crate) async fn run(shared: Arc<Shared>, ticket: Ticket, stream: TcpStream, early: Vec<u8>) {
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    mut ticket: Ticket,
+    stream: TcpStream,
+    early: Vec<u8>,
+) {
     shared.metrics.sockets.inc();
     let socket = Arc::new(stream);
     let mut reader = Reader::new(socket.clone(), early, shared.limits.message_bytes);
     // What is only needed at the beginning shall not be kept by ten thousand idle sockets.
-    let admitted = Box::pin(admit(&shared, ticket, &socket, &mut reader)).await;
+    let admitted = Box::pin(admit(&shared, &mut ticket, &socket, &mut reader)).await;
     match admitted {
-        Ok(member) => {
-            let Member {
-                connection,
-                session,
-                ticket,
-            } = member;
-            let code = listen(&shared, &socket, &mut reader, &connection, session).await;
-            if let Some(code) = code {
-                shared.metrics.closed(code);
-                connection.close(code);
-                Box::pin(farewell(&socket, Some(&connection), close_frame(code))).await;
+        Ok(Member {
+            connection,
+            session,
+        }) => {
+            match listen(&shared, &socket, &mut reader, &connection, session).await {
+                End::Close(code) => {
+                    shared.metrics.closed(code);
+                    connection.close(code);
+                    Box::pin(farewell(&socket, Some(&connection), close_frame(code))).await;
+                }
+                End::Left => {
+                    Box::pin(farewell(&socket, Some(&connection), Frame::new())).await;
+                }
+                End::Gone => {}
             }
             shared.hub.disconnect(&connection);
-            drop(ticket);
         }
-        Err(Some((error, code))) => {
+        Err(Stranger::Refused(error, code)) => {
             shared.metrics.closed(code);
             let mut bytes = error.map(|frame| frame.to_vec()).unwrap_or_default();
             bytes.extend_from_slice(&close_frame(code));
             Box::pin(farewell(&socket, None, bytes.into())).await;
         }
-        Err(None) => {}
+        Err(Stranger::Left(answer)) => {
+            Box::pin(farewell(&socket, None, answer.unwrap_or_default())).await;
+        }
+        Err(Stranger::Gone) => {}
     }
     shared.metrics.sockets.dec();
 }
 
-struct Member {
-    connection: Arc<Connection>,
-    session: Session,
-    ticket: Ticket,
-}
-
-/// Nobody, and what to tell him.
-type Stranger = Option<(Option<Frame>, CloseCode)>;
-
-fn stranger(code: ErrorCode, message: &str, close: CloseCode) -> Stranger {
-    Some((Some(server::error(None, code, message)), close))
-}
-
-async fn admit(
-    shared: &Arc<Shared>,
-    mut ticket: Ticket,
-    socket: &Arc<TcpStream>,
-    reader: &mut Reader,
-) -> Result<Member, Stranger> {
-    let first = tokio::time::timeout(
-        shared.limits.auth_timeout,
-        first_frame(shared, socket, reader),
-    )
-    .await;
-    let text = first.map_err(|_| {
-        stranger(
-            ErrorCode::AuthRequired,
-            "no auth frame came in time",
-            CloseCode::AuthTimeout,
-        )
-    })??;
-    let limits = wire_limits(shared);
-    let auth = match parse(&text, &limits) {
-        Ok(ClientFrame::Auth(auth)) => auth,
-        Ok(_) => {
-            return Err(stranger(
-                ErrorCode::AuthRequired,
-                "the first frame must be `auth`",
-                CloseCode::Protocol,
-            ));
-        }
-        Err(error) => return Err(Some((Some(refusal(&error)), CloseCode::Protocol))),
-    };
-    if !matches!(&*shared.ready.borrow(), Readiness::Ready) {
-        return Err(stranger(
-            ErrorCode::NotReady,
-            "the service is not streaming yet",
-            CloseCode::Stale,
-        ));
-    }
-    let checking = tokio::time::timeout(
-        shared.limits.auth_timeout,
-        shared.verifier.verify(&auth.token, &shared.hub),
-    );
-    let verified = checking
-        .await
-        .unwrap_or(Err(Refused::new(
-            ErrorCode::AuthUnavailable,
-            "the token cannot be checked at the moment",
-        )))
-        .map_err(|refused| {
-            shared.metrics.refused(refused.code);
-            stranger(refused.code, refused.message, close_of(refused.code))
-        })?;
-    let not_member = || {
-        shared.metrics.refused(ErrorCode::NotMember);
-        stranger(
-            ErrorCode::NotMember,
-            ErrorCode::NotMember.sentence(),
-            CloseCode::NotMember,
-        )
-    };
-    let organization =
-        organization_of(shared, &verified, auth.organization).ok_or_else(not_member)?;
-    let roles = shared
-        .hub
-        .roles(&verified.identity, &organization)
-        .ok_or_else(not_member)?;
-    if !ticket.join(&organization, shared.limits.connections_per_organization) {
-        return Err(Some((None, CloseCode::TooManyConnections)));
-    }
-    let now = Instant::now();
-    let session = Session::new(&shared.limits, now, expiry(now, verified.expires_at));
-    let sink: Arc<dyn Sink> = Arc::new(Out(socket.clone()));
-    let connection = shared.hub.connect(verified.identity.clone(), sink);
-    let id = connection.id().to_string();
-    connection.send(server::auth_success(&server::AuthSuccess {
-        role: roles.first(),
-        roles: &roles,
-        auth_method: verified.method,
-        user_id: verified.identity.user.as_str(),
-        organization_id: organization.as_str(),
-        connection_id: &id,
-        ping_timeout_ms: u64::try_from(shared.limits.silence.as_millis()).unwrap_or(u64::MAX),
-        expires_in: verified
-            .expires_at
-            .map(|at| at.saturating_sub(now_seconds())),
-    }));
-    let mut channels = vec![Channel::Org(organization)];
-    if verified.organization.is_none() {
-        channels.push(Channel::User(verified.identity.user));
-    }
-    for channel in channels {
-        if let Err(error) = shared.hub.subscribe(&connection, Subscribe::to(channel)) {
-            // The membership ended between the look and the subscription.
-            connection.send(server::error(None, error.error_code(), &error.to_string()));
-        }
-    }
-    Ok(Member {
-        connection,
-        session,
-        ticket,
-    })
-}
-
-/// The organization that was asked for; an API key has one, a user may have only one.
-fn organization_of(shared: &Shared, verified: &Verified, asked: Option<String>) -> Option<OrgId> {
-    match (asked, &verified.organization) {
-        (Some(asked), Some(own)) => (asked == own.as_str()).then(|| own.clone()),
-        (Some(asked), None) => Some(asked.into()),
-        (None, Some(own)) => Some(own.clone()),
-        (None, None) => match shared.hub.organizations(&verified.identity).as_slice() {
-            [only] => Some(only.clone()),
-            _ => None,
-        },
-    }
-}
-
-async fn first_frame(
-    shared: &Shared,
-    socket: &TcpStream,
-    reader: &mut Reader,
-) -> Result<Vec<u8>, Stranger> {
-    loop {
-        match reader.read() {
-            Read::Text(text) => return Ok(text),
-            Read::Binary => {
-                return Err(stranger(
-                    ErrorCode::BinaryFrame,
-                    ErrorCode::BinaryFrame.sentence(),
-                    CloseCode::Protocol,
-                ));
-            }
-            Read::TooLarge => {
-                return Err(stranger(
-                    ErrorCode::TooLarge,
-                    ErrorCode::TooLarge.sentence(),
-                    CloseCode::TooLarge,
-                ));
-            }
-            Read::Broken => return Err(Some((None, CloseCode::Protocol))),
-            Read::Gone => return Err(None),
-            Read::Life => {}
-            Read::Nothing => {
-                tokio::select! {
-                    ready = socket.readable() => ready.map_err(|_| None)?,
-                    () = shared.stopping.cancelled() => return Err(Some((None, CloseCode::Restarting))),
-                }
-            }
-        }
-        // A stranger's ping is answered at once or not at all.
-        if let Some(answer) = reader.answers() {
-            let _ = socket.try_write(&answer);
-        }
-    }
-}
-
-/// Moves frames until the socket is to be closed with a code, or is gone.
+/// Moves frames until the socket ends.
 async fn listen(
     shared: &Arc<Shared>,
     socket: &TcpStream,
     reader: &mut Reader,
     connection: &Arc<Connection>,
     mut session: Session,
-) -> Option<CloseCode> {
+) -> End {
+    if shared.stopping.is_cancelled() {
+        // Everybody was told to go while this one came in.
+        return End::Close(CloseCode::Restarting);
+    }
     let mut latest_due: Option<Instant> = None;
+    // More than the first frame may have come already.
+    let mut more = true;
     loop {
         let work = connection.work();
         if let Some(code) = work.close {
-            return Some(code);
+            return End::Close(code);
         }
         let now = Instant::now();
         match session.due(now) {
             Due::Nothing => {}
             Due::Ping => drop(connection.send(server::ping())),
-            Due::Close(code) => return Some(code),
+            Due::Close(code) => return End::Close(code),
         }
         match (work.latest, latest_due) {
             (true, None) => latest_due = Some(now + LATEST_PAUSE),
@@ -334,64 +126,68 @@ async fn listen(
             (false, _) => latest_due = None,
             _ => {}
         }
+        if more {
+            match read_turn(shared, socket, reader, connection, &mut session).await {
+                Turn::End(end) => return end,
+                Turn::Drained => more = false,
+                Turn::More => {
+                    if work.writable {
+                        connection.drain();
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+            continue;
+        }
         let wake = latest_due.map_or(session.next(), |at| at.min(session.next()));
         tokio::select! {
-            ready = socket.readable() => {
-                if ready.is_err() {
-                    return None;
-                }
-                if let Some(end) = read_all(shared, reader, connection, &mut session).await {
-                    return end;
-                }
-            }
-            ready = socket.writable(), if work.writable => {
-                if ready.is_err() {
-                    return None;
-                }
-                connection.drain();
-            }
+            ready = socket.readable() => match ready {
+                Ok(()) => more = true,
+                Err(_) => return End::Gone,
+            },
+            ready = socket.writable(), if work.writable => match ready {
+                Ok(()) => drop(connection.drain()),
+                Err(_) => return End::Gone,
+            },
             () = connection.woken() => {}
             () = tokio::time::sleep_until(wake.into()) => {}
         }
     }
 }
 
-/// Handles what has arrived. `Some(None)`: the socket is gone.
-async fn read_all(
+/// Handles what has arrived, up to the end of a turn.
+async fn read_turn(
     shared: &Arc<Shared>,
+    socket: &TcpStream,
     reader: &mut Reader,
     connection: &Arc<Connection>,
     session: &mut Session,
-) -> Option<Option<CloseCode>> {
+) -> Turn {
+    reader.turn();
     loop {
         let read = reader.read();
         if let Some(answer) = reader.answers() {
             connection.send(answer);
         }
         let now = Instant::now();
-        let refused = match read {
-            Read::Nothing => return None,
-            Read::Gone => return Some(None),
-            Read::Broken => return Some(Some(CloseCode::Protocol)),
+        let refuse = |code: ErrorCode| connection.send(server::error(None, code, code.sentence()));
+        let too_many = match read {
+            Read::Nothing => return Turn::Drained,
+            Read::TurnOver => return Turn::More,
+            Read::Gone => return Turn::End(End::Gone),
+            Read::Leaving => return Turn::End(End::Left),
+            Read::Broken => return Turn::End(End::Close(CloseCode::Protocol)),
             Read::TooLarge => {
-                connection.send(server::error(
-                    None,
-                    ErrorCode::TooLarge,
-                    ErrorCode::TooLarge.sentence(),
-                ));
-                return Some(Some(CloseCode::TooLarge));
+                refuse(ErrorCode::TooLarge);
+                return Turn::End(End::Close(CloseCode::TooLarge));
             }
             Read::Life => {
                 session.heard(now);
-                continue;
+                session.admit(now) == Admit::Close
             }
             Read::Binary => {
                 session.heard(now);
-                connection.send(server::error(
-                    None,
-                    ErrorCode::BinaryFrame,
-                    ErrorCode::BinaryFrame.sentence(),
-                ));
+                refuse(ErrorCode::BinaryFrame);
                 session.refused()
             }
             Read::Text(text) => {
@@ -400,15 +196,13 @@ async fn read_all(
                 match session.admit(now) {
                     Admit::Close => true,
                     Admit::TooFast => {
-                        connection.send(server::error(
-                            None,
-                            ErrorCode::RateLimited,
-                            ErrorCode::RateLimited.sentence(),
-                        ));
+                        refuse(ErrorCode::RateLimited);
                         false
                     }
-                    Admit::Yes => match parse(&text, &wire_limits(shared)) {
-                        Ok(frame) => Box::pin(handle(shared, connection, session, frame)).await,
+                    Admit::Yes => match parse(&text, &shared.wire_limits()) {
+                        Ok(frame) => {
+                            Box::pin(handle(shared, socket, connection, session, frame)).await
+                        }
                         Err(error) => {
                             connection.send(refusal(&error));
                             session.refused()
@@ -417,8 +211,12 @@ async fn read_all(
                 }
             }
         };
-        if refused {
-            return Some(Some(CloseCode::Protocol));
+        if too_many {
+            return Turn::End(End::Close(CloseCode::Protocol));
+        }
+        if connection.closed().is_some() {
+            // Nothing that comes after the end is handled.
+            return Turn::More;
         }
     }
 }
@@ -426,6 +224,7 @@ async fn read_all(
 /// Handles one frame; true when patience is at its end.
 async fn handle(
     shared: &Arc<Shared>,
+    socket: &TcpStream,
     connection: &Arc<Connection>,
     session: &mut Session,
     frame: ClientFrame,
@@ -460,7 +259,15 @@ async fn handle(
             }
         }
         ClientFrame::Token { reference, token } => {
-            match shared.verifier.verify(&token, &shared.hub).await {
+            // Checking may take time (a key set is fetched); until it succeeds the old token counts, with its end.
+            let mut until = Instant::now() + shared.limits.auth_timeout;
+            until = session.expires().map_or(until, |at| at.min(until));
+            let verified = tokio::select! {
+                verified = shared.verifier.verify(&token, &shared.hub) => verified,
+                () = tokio::time::sleep_until(until.into()) => Err(Refused::unavailable()),
+                () = keep_writing(socket, connection) => return false,
+            };
+            match verified {
                 Err(refused) => {
                     shared.metrics.refused(refused.code);
                     connection.send(server::error(
@@ -477,9 +284,7 @@ async fn handle(
                     }
                     Ok(()) => {
                         session.renewed(expiry(Instant::now(), verified.expires_at));
-                        let seconds = verified
-                            .expires_at
-                            .map(|at| at.saturating_sub(now_seconds()));
+                        let seconds = expires_in(verified.expires_at);
                         connection.send(server::token_refreshed(reference.as_ref(), seconds));
                     }
                 },
@@ -489,6 +294,24 @@ async fn handle(
         ClientFrame::Pong => {}
     }
     false
+}
+
+/// Goes on delivering while a frame takes its time; ends when the connection does.
+async fn keep_writing(socket: &TcpStream, connection: &Connection) {
+    loop {
+        let work = connection.work();
+        if work.close.is_some() {
+            return;
+        }
+        tokio::select! {
+            ready = socket.writable(), if work.writable => match ready {
+                Ok(()) => drop(connection.drain()),
+                Err(_) => return,
+            },
+            () = tokio::time::sleep(LATEST_PAUSE), if work.latest => connection.flush_latest(),
+            () = connection.woken() => {}
+        }
+    }
 }
 
 /// Sends the last bytes, behind what is still on its way, and waits a little for the other side to read
@@ -505,42 +328,19 @@ async fn farewell(socket: &TcpStream, connection: Option<&Connection>, mut bytes
                 Err(error) => return Err(error),
             }
         }
+        // What is unread when a socket is closed makes the system drop what we have just written, so the other
+        // side is told that no more comes, and is listened to until it goes.
+        socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Write)?;
         let mut rest = [0_u8; 1024];
         loop {
             socket.readable().await?;
             match socket.try_read(&mut rest) {
                 Ok(0) => return Ok(()),
-                Ok(_) => {}
+                Ok(_) => tokio::task::yield_now().await,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
         }
     };
     let _ = tokio::time::timeout(LINGER, ending).await;
-}
-
-fn wire_limits(shared: &Shared) -> rowcast_wire::Limits {
-    rowcast_wire::Limits {
-        frame_bytes: shared.limits.message_bytes,
-        ..rowcast_wire::Limits::default()
-    }
-}
-
-fn refusal(error: &FrameError) -> Frame {
-    server::error(error.reference.as_ref(), error.code, &error.message)
-}
-
-fn close_of(code: ErrorCode) -> CloseCode {
-    match code {
-        ErrorCode::TokenExpired => CloseCode::TokenExpired,
-        ErrorCode::AuthUnavailable => CloseCode::AuthUnavailable,
-        ErrorCode::KeyRevoked => CloseCode::KeyRevoked,
-        _ => CloseCode::AuthFailed,
-    }
-}
-
-/// The moment a token ends, on the clock that cannot be set.
-fn expiry(now: Instant, expires_at: Option<u64>) -> Option<Instant> {
-    let left = expires_at?.saturating_sub(now_seconds());
-    now.checked_add(Duration::from_secs(left))
 }

@@ -1,6 +1,8 @@
 //! A real gateway over a real hub, real sockets, and the frames between them.
 
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, missing_docs, clippy::unwrap_used)]
+
+pub mod raw;
 
 use std::{
     net::SocketAddr,

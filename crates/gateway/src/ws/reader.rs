@@ -1,0 +1,104 @@
+//! Frames of a client, one turn at a time. Owns the WebSocket rules; promises that a turn ends, whatever comes.
+
+use std::{io::ErrorKind, sync::Arc};
+
+use bytes::Bytes;
+use rowcast_wire::Frame;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::{
+    self, Message, WebSocket,
+    protocol::{Role, WebSocketConfig},
+};
+
+use super::half::In;
+
+/// Bytes of one read: most frames of clients are smaller, and every idle socket keeps a buffer of this size.
+const READ_BYTES: usize = 1024;
+/// Reads of one turn; then others have theirs, and timers are looked at.
+const READS_PER_TURN: u32 = 16;
+
+/// What the reader found.
+pub(super) enum Read {
+    /// A text frame.
+    Text(Bytes),
+    /// A binary frame.
+    Binary,
+    /// A ping or pong: a sign of life.
+    Life,
+    /// Nothing more at the moment.
+    Nothing,
+    /// The turn is over and there may be more.
+    TurnOver,
+    /// Larger than allowed.
+    TooLarge,
+    /// The other side broke the rules of WebSocket.
+    Broken,
+    /// The other side says that it leaves; the answer to that is among the answers.
+    Leaving,
+    /// The other side is gone.
+    Gone,
+}
+
+pub(super) struct Reader(WebSocket<In>);
+
+impl Reader {
+    /// Reads `early` first, which came before this was a WebSocket; no message may be longer than `most` bytes.
+    pub fn new(socket: Arc<TcpStream>, early: Vec<u8>, most: usize) -> Reader {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BYTES)
+            .write_buffer_size(0)
+            .max_write_buffer_size(64 * 1024)
+            .max_message_size(Some(most))
+            .max_frame_size(Some(most));
+        let half = In {
+            socket,
+            answers: Vec::new(),
+            reads_left: READS_PER_TURN,
+        };
+        Reader(WebSocket::from_partially_read(
+            half,
+            early,
+            Role::Server,
+            Some(config),
+        ))
+    }
+
+    /// Begins a turn.
+    pub fn turn(&mut self) {
+        self.0.get_mut().reads_left = READS_PER_TURN;
+    }
+
+    pub fn read(&mut self) -> Read {
+        use tungstenite::Error;
+        match self.0.read() {
+            Ok(Message::Text(text)) => Read::Text(text.into()),
+            Ok(Message::Binary(_)) => Read::Binary,
+            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Read::Life,
+            Ok(Message::Close(_)) => {
+                // Moves the answer to the answers; that the connection is closed now is no news.
+                let _ = self.0.flush();
+                Read::Leaving
+            }
+            Err(Error::Io(error))
+                if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
+            {
+                match self.0.get_ref().reads_left {
+                    0 => Read::TurnOver,
+                    _ => Read::Nothing,
+                }
+            }
+            Err(Error::Capacity(_)) => Read::TooLarge,
+            Err(Error::ConnectionClosed | Error::AlreadyClosed | Error::Io(_)) => Read::Gone,
+            Err(Error::Protocol(
+                tungstenite::error::ProtocolError::ResetWithoutClosingHandshake,
+            )) => Read::Gone,
+            Err(_) => Read::Broken,
+        }
+    }
+
+    /// What WebSocket itself has to answer.
+    pub fn answers(&mut self) -> Option<Frame> {
+        let answers = std::mem::take(&mut self.0.get_mut().answers);
+        (!answers.is_empty()).then(|| Frame::from(answers))
+    }
+}
