@@ -1,7 +1,7 @@
 //! The hub's front: what the publisher and the gateway call. Owns the locks, decides nothing.
 
 use std::{
-    sync::{Arc, atomic::AtomicUsize},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -47,7 +47,7 @@ impl Hub {
             shared: Arc::new(Shared {
                 budget: Budget {
                     limit: limits.total_outbox_bytes,
-                    used: AtomicUsize::new(0),
+                    used: metrics.queued.clone(),
                     slow: metrics.slow_closes.clone(),
                 },
                 outbox_bytes: limits.outbox_bytes,
@@ -214,10 +214,7 @@ impl Hub {
 
     /// Bytes that wait for all sockets together.
     pub fn queued_bytes(&self) -> usize {
-        self.shared
-            .budget
-            .used
-            .load(std::sync::atomic::Ordering::Relaxed)
+        usize::try_from(self.shared.budget.used.get()).unwrap_or(0)
     }
 
     /// Closes every connection with this code.

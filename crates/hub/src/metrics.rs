@@ -15,6 +15,7 @@ pub(crate) struct Metrics {
     pub events: Counter,
     pub deliveries: Counter,
     pub bytes: Counter,
+    pub queued: Gauge,
     pub slow_closes: Counter,
     pub connections: Gauge,
     pub subscriptions: Gauge,
@@ -28,6 +29,7 @@ impl Metrics {
             events: Counter::default(),
             deliveries: Counter::default(),
             bytes: Counter::default(),
+            queued: Gauge::default(),
             slow_closes: Counter::default(),
             connections: Gauge::default(),
             subscriptions: Gauge::default(),
@@ -49,6 +51,12 @@ impl Metrics {
             "Bytes handed to sockets",
             Unit::Bytes,
             metrics.bytes.clone(),
+        );
+        registry.register_with_unit(
+            "hub_queued",
+            "Bytes that wait for all sockets together",
+            Unit::Bytes,
+            metrics.queued.clone(),
         );
         registry.register(
             "hub_slow_closes",

@@ -8,11 +8,10 @@
 use std::{
     collections::VecDeque,
     io::{self, IoSlice},
-    sync::atomic::{AtomicUsize, Ordering},
 };
 
 use bytes::{Buf, Bytes};
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use rowcast_wire::CloseCode;
 use smallvec::SmallVec;
 
@@ -37,24 +36,33 @@ pub trait Sink: Send + Sync {
 #[derive(Debug)]
 pub(crate) struct Budget {
     pub limit: usize,
-    pub used: AtomicUsize,
+    pub used: Gauge,
     /// Counts connections closed as slow.
     pub slow: Counter,
 }
 
 impl Budget {
     fn take(&self, bytes: usize) -> bool {
-        let before = self.used.fetch_add(bytes, Ordering::Relaxed);
-        if before.saturating_add(bytes) > self.limit {
-            self.used.fetch_sub(bytes, Ordering::Relaxed);
+        let before = self.used.inc_by(signed(bytes));
+        if before.saturating_add(signed(bytes)) > signed(self.limit) {
+            self.give_back(bytes);
             return false;
         }
         true
     }
 
-    fn give_back(&self, bytes: usize) {
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    /// Takes even when the budget is used up.
+    fn force(&self, bytes: usize) {
+        self.used.inc_by(signed(bytes));
     }
+
+    fn give_back(&self, bytes: usize) {
+        self.used.dec_by(signed(bytes));
+    }
+}
+
+fn signed(bytes: usize) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
 /// What a write came to.
@@ -143,7 +151,7 @@ impl Outbox {
         self.waiting = rest.map(|rest| {
             let bytes = rest.len() + ENTRY_BYTES;
             // One frame, on its way out: taken even when the budget is used up.
-            budget.used.fetch_add(bytes, Ordering::Relaxed);
+            budget.force(bytes);
             Box::new(Waiting {
                 queue: [rest].into(),
                 late: Vec::new(),
@@ -232,7 +240,7 @@ impl Outbox {
     /// Queues what is left of a frame whose beginning was written: it must follow, whatever the limits say.
     fn begin_with_rest(&mut self, rest: Bytes, budget: &Budget) {
         let cost = rest.len() + ENTRY_BYTES;
-        budget.used.fetch_add(cost, Ordering::Relaxed);
+        budget.force(cost);
         let waiting = self.waiting.get_or_insert_with(Box::default);
         waiting.bytes += cost;
         waiting.cut = true;

@@ -79,9 +79,8 @@ impl State {
             sub.skip_until = None;
             sub.note_single(before, &mut self.classes);
             if let Some(conn) = self.conns.get_mut(sub.conn as usize) {
-                if sub.mode == Mode::Latest {
-                    conn.connection.flush_latest();
-                }
+                // Everything is read again, so what is held back need not be sent.
+                conn.connection.forget_latest(sub.generation);
                 let frame = server::resync(&sub.channel.to_string(), reason, &start);
                 stage.push_frame(&mut conn.mark, &conn.connection, &frame);
             }
@@ -222,8 +221,13 @@ impl State {
             let topic = class.organization().and_then(|of| self.topics.get(of));
             let listeners = topic.and_then(|topic| topic.listeners.as_deref());
             let members = listeners.and_then(|listeners| listeners.members(id));
+            let uniform = class.is_uniform();
             for member in members.unwrap_or_default() {
-                tell(class, member.conn, &mut self.conns);
+                // Who skips what was seen before is past this.
+                let skips = |sub: &Sub| sub.skip_until.is_some();
+                if uniform || !self.subs.get(member.sub as usize).is_some_and(skips) {
+                    tell(class, member.conn, &mut self.conns);
+                }
             }
         }
         for (id, generation) in self.open.subs.drain(..) {

@@ -93,6 +93,12 @@ pub(crate) struct Open {
     pub subs: Vec<(SubId, u64)>,
 }
 
+/// A table and the columns that its last event had.
+struct Table {
+    schema: Arc<str>,
+    columns: Arc<[ColumnMeta]>,
+}
+
 pub(crate) struct State {
     pub limits: HubLimits,
     pub conns: Slab<Conn>,
@@ -114,7 +120,9 @@ pub(crate) struct State {
     pub floor: Cursor,
     /// The last event for all organizations.
     pub last_for_all: Option<Cursor>,
-    tables: Map<Arc<TableName>, Arc<[ColumnMeta]>>,
+    /// Columns of tables by name, and there by schema.
+    tables: Map<Arc<str>, SmallVec<[Table; 1]>>,
+    table_count: usize,
     /// The table of the last event with its columns, as the next one is often of the same.
     last_table: Option<(Arc<TableName>, Arc<[ColumnMeta]>)>,
 }
@@ -145,6 +153,7 @@ impl State {
             floor: NOWHERE,
             last_for_all: None,
             tables: Map::default(),
+            table_count: 0,
             last_table: None,
         }
     }
@@ -297,25 +306,27 @@ impl State {
             return;
         }
         self.last_table = Some((event.table.clone(), row.columns().clone()));
-        let room = self.tables.len() < self.limits.remembered_tables;
-        match self.tables.get_mut(&event.table) {
-            Some(known) if Arc::ptr_eq(known, row.columns()) => {}
-            Some(known) => *known = row.columns().clone(),
-            None if room => {
-                let columns = row.columns().clone();
-                self.tables.insert(event.table.clone(), columns);
+        let columns = row.columns().clone();
+        let TableName { schema, name } = &*event.table;
+        let known = self.tables.get_mut(name);
+        match known.and_then(|known| known.iter_mut().find(|table| table.schema == *schema)) {
+            Some(table) => table.columns = columns,
+            None if self.table_count >= self.limits.remembered_tables => {}
+            None => {
+                self.table_count += 1;
+                let schema = schema.clone();
+                let there = self.tables.entry(name.clone()).or_default();
+                there.push(Table { schema, columns });
             }
-            None => {}
         }
     }
 
     /// Whether a table is known to publish no such column; a table not seen yet may publish anything.
     pub(crate) fn lacks_column(&self, schema: Option<&str>, table: &str, column: &str) -> bool {
-        let mut known = self
-            .tables
-            .iter()
-            .filter(|(name, _)| &*name.name == table && schema.is_none_or(|s| *name.schema == *s))
-            .map(|(_, columns)| columns.iter().any(|meta| &*meta.name == column))
+        let named = self.tables.get(table).into_iter().flatten();
+        let mut known = named
+            .filter(|table| schema.is_none_or(|schema| *table.schema == *schema))
+            .map(|table| table.columns.iter().any(|meta| &*meta.name == column))
             .peekable();
         known.peek().is_some() && !known.any(|there| there)
     }

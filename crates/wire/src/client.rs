@@ -97,7 +97,7 @@ pub struct Subscribe {
     pub forms: Forms,
     /// Every event or the latest.
     pub mode: Mode,
-    /// Which tables; absent: all.
+    /// Which tables; absent: all. An event that fits several entries comes once.
     pub tables: Option<Vec<TableSelection>>,
     /// Everything after this position is wanted.
     pub cursor: Option<Cursor>,
