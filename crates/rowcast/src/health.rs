@@ -13,9 +13,10 @@ use tokio::{
 
 use crate::progress::Progress;
 
-/// How long the stream may be interrupted before clients are told: with the time it takes to notice a
-/// dead connection, less than the ten seconds that are promised when the server says goodbye.
-const STALE_AFTER: Duration = Duration::from_secs(5);
+/// How long the stream may be interrupted before clients are told. A dead connection is noticed after
+/// up to seven seconds (a third of `replication.silence_limit`, and five to answer); together that is
+/// less than the ten seconds that are promised.
+const STALE_AFTER: Duration = Duration::from_secs(2);
 
 /// Follows source and progress until aborted.
 pub async fn watch(
@@ -25,7 +26,9 @@ pub async fn watch(
     hub: Arc<Hub>,
 ) {
     let mut progressing = progress.watch();
-    let mut interrupted: Option<Instant> = None;
+    // When the sockets are to be told; `None` while the log flows, and when they know.
+    let mut tell_at: Option<Instant> = None;
+    let mut flowed = true;
     loop {
         let readiness = readiness(&status.borrow_and_update(), progress.is_current());
         let changed = tell.send_if_modified(|now| {
@@ -40,20 +43,20 @@ pub async fn watch(
             }
         }
         let flows = matches!(*status.borrow(), SourceStatus::Streaming { .. });
-        interrupted = match (flows, interrupted) {
+        tell_at = match (flows, flowed) {
             (true, _) => None,
-            (false, None) => Some(Instant::now()),
-            (false, since) => since,
+            (false, true) => Some(Instant::now() + STALE_AFTER),
+            (false, false) => tell_at,
         };
-        let stale_at = interrupted.map(|since| since + STALE_AFTER);
+        flowed = flows;
         tokio::select! {
             changed = status.changed() => if changed.is_err() { return },
             changed = progressing.changed() => if changed.is_err() { return },
-            // Sockets that come while it lasts are told again, each after its own while.
-            () = sleep_until(stale_at.unwrap_or_else(Instant::now)), if stale_at.is_some() => {
+            // New sockets are refused while it lasts, so once is enough.
+            () = sleep_until(tell_at.unwrap_or_else(Instant::now)), if tell_at.is_some() => {
                 tracing::warn!("the stream is interrupted: telling every socket");
                 hub.close_all(CloseCode::Stale);
-                interrupted = Some(Instant::now());
+                tell_at = None;
             }
         }
     }

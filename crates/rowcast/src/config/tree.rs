@@ -148,7 +148,7 @@ tree! {
         status_interval: Span = Span::ms(1_000);
         /// Connect again when the server has said nothing for so long. Three times in this span an idle
         /// server is asked for a sign of life: a small entry in its log.
-        silence_limit: Span = Span::ms(9_000);
+        silence_limit: Span = Span::ms(6_000);
         /// Most memory for row images of one transaction that wait for their table events. What goes
         /// beyond becomes table-level invalidations.
         transaction_bytes: ByteSize = ByteSize::mib(64);
