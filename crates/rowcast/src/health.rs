@@ -28,7 +28,7 @@ pub async fn watch(
     let mut progressing = progress.watch();
     // When the sockets are to be told; `None` while the log flows, and when they know.
     let mut tell_at: Option<Instant> = None;
-    let mut flowed = true;
+    let mut flowed = false;
     loop {
         let readiness = readiness(&status.borrow_and_update(), progress.is_current());
         let changed = tell.send_if_modified(|now| {
