@@ -29,7 +29,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                    AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident END)
     ), false)
     FROM pg_class c
-    WHERE c.oid = $1 OR c.oid IN (SELECT t.relid FROM pg_partition_tree($1::regclass) t)
+    WHERE c.relkind IN ('r', 'p') AND (c.oid = $1 OR c.oid IN (SELECT t.relid FROM pg_partition_tree($1::regclass) t))
 $$;
 
 -- Types whose cast to text gives what the log shows whatever the settings of the session are.

@@ -132,6 +132,14 @@ BEGIN
     RETURN array_to_string(parts, '');
 END $$;
 
+-- For partitioned tables: a table that was detached keeps its triggers, and has nothing to say any more.
+CREATE OR REPLACE FUNCTION rowcast.home_sql(relid oid) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN c.relkind = 'p' THEN
+        format(E'\n    IF pg_partition_root(TG_RELID)::oid IS DISTINCT FROM %s THEN\n        RETURN NULL;\n    END IF;', $1) ELSE '' END
+    FROM pg_class c WHERE c.oid = $1
+$$;
+
 -- The body of the trigger function of one table and operation.
 --
 -- First the one row that most statements write, by the cheapest query there is; INTO STRICT says
@@ -163,7 +171,7 @@ BEGIN
         'id_y', CASE WHEN keyed THEN rowcast.record_id_sql(rule.relid, rule.key_columns, 'y') ELSE 'NULL::text' END,
         'user', CASE WHEN by_user THEN rowcast.text_sql(rule.relid, rule.user_column, 'x') END,
         'user_y', CASE WHEN by_user THEN rowcast.text_sql(rule.relid, rule.user_column, 'y') END,
-        'crossing', crossing,
+        'crossing', crossing, 'home', rowcast.home_sql(rule.relid),
         'guard', CASE WHEN by_log THEN '' ELSE $$
         IF NOT has_table_privilege('public.realtime_table_events', 'INSERT') THEN
             RAISE EXCEPTION 'no privilege to insert into public.realtime_table_events';
@@ -296,7 +304,7 @@ BEGIN
     orgs text[]; ids text[]; users text[]; old_orgs text[]; old_ids text[]; old_users text[];
     leaf bigint[]; old_leaf bigint[]; jit text;
     many boolean := false; bulk boolean := false; single boolean := false; across boolean := false;
-BEGIN«one»
+BEGIN«home»«one»
     BEGIN
         -- Compiling these queries would cost more than running them.
         jit := current_setting('jit');
@@ -339,6 +347,7 @@ END $function$;
 
 -- The body of the TRUNCATE trigger: told by a message whatever the storage.
 CREATE OR REPLACE FUNCTION rowcast.truncate_body(rule rowcast.tables) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT format(E'BEGIN\n    PERFORM pg_logical_emit_message(true, ''rowcast'', ''{"v":1,"t":%s,"op":"TRUNCATE","n":0}'');\n    RETURN NULL;\nEND', $1.relid)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format(E'BEGIN%s\n    PERFORM pg_logical_emit_message(true, ''rowcast'', ''{"v":1,"t":%s,"op":"TRUNCATE","n":0}'');\n    RETURN NULL;\nEND',
+        rowcast.home_sql($1.relid), $1.relid)
 $$;

@@ -3,10 +3,11 @@
 SELECT pg_catalog.pg_advisory_xact_lock(7310868735422358133);
 
 -- A table and, when it is partitioned, every table below it: a statement fires the triggers of the
--- table that it names, whichever that is.
+-- table that it names, whichever that is. Foreign partitions are not in the log.
 CREATE OR REPLACE FUNCTION rowcast.table_and_partitions(relid oid) RETURNS SETOF oid
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT $1 UNION SELECT t.relid::oid FROM pg_partition_tree($1::regclass) t WHERE t.relid IS NOT NULL
+    SELECT $1 UNION
+    SELECT c.oid FROM pg_partition_tree($1::regclass) t JOIN pg_class c ON c.oid = t.relid WHERE c.relkind IN ('r', 'p')
 $$;
 
 -- Takes down the triggers of a table (`rowcast_insert` ...) or, with 'rowcast_path', those that follow parents.
@@ -40,6 +41,11 @@ DECLARE
     plan jsonb;
 BEGIN
     SELECT * INTO STRICT rule FROM rowcast.tables t WHERE t.relid = $1;
+    -- Also from tables that were partitions once.
+    FOR leaf IN SELECT DISTINCT t.tgrelid FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+                WHERE p.pronamespace = 'rowcast'::regnamespace AND p.proname ~ ('^on_[a-z]+_' || $1 || '$') LOOP
+        PERFORM rowcast.drop_triggers(leaf, '{rowcast_insert,rowcast_update,rowcast_delete,rowcast_truncate}');
+    END LOOP;
     PERFORM rowcast.drop_triggers($1, '{rowcast_insert,rowcast_update,rowcast_delete,rowcast_truncate}');
     plan := rowcast.plan($1, rule.organization_column, rule.organization_path);
     pins := rowcast.pins($1, rule.key_columns || rule.user_column
@@ -365,7 +371,9 @@ CREATE OR REPLACE FUNCTION rowcast.untrack(table_name regclass) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     DELETE FROM rowcast.tables t WHERE t.relid = untrack.table_name;
-    PERFORM rowcast.drop_triggers(table_name, '{rowcast_insert,rowcast_update,rowcast_delete,rowcast_truncate}');
+    PERFORM rowcast.drop_triggers(t.tgrelid, '{rowcast_insert,rowcast_update,rowcast_delete,rowcast_truncate}')
+    FROM (SELECT DISTINCT t.tgrelid FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+          WHERE p.pronamespace = 'rowcast'::regnamespace AND p.proname ~ ('^on_[a-z]+_' || untrack.table_name::oid || '$')) t;
     PERFORM rowcast.install_parents();
     PERFORM rowcast.sync_publication();
 END $$;

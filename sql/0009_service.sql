@@ -129,6 +129,11 @@ BEGIN
           CROSS JOIN LATERAL unnest(t.operations) op) l
     WHERE l.enabled IS NULL OR l.enabled = 'D';
 
+    RETURN QUERY SELECT DISTINCT 'warning', 'trigger', format('%s was a partition of a tracked table and still has its triggers', g.tgrelid::regclass), 'SELECT rowcast.repair();'
+    FROM pg_trigger g JOIN pg_proc f ON f.oid = g.tgfoid AND f.pronamespace = 'rowcast'::regnamespace
+    JOIN rowcast.tables t ON f.proname ~ ('^on_[a-z]+_' || t.relid || '$')
+    WHERE g.tgrelid NOT IN (SELECT rowcast.table_and_partitions(t.relid));
+
     RETURN QUERY SELECT 'warning', 'problems', format('%s of %s: %s (%s times, %s rows, last %s%s)', coalesce(p.operation, 'rule'), coalesce(c.oid::regclass::text, p.relid::text, '?'),
             p.reason, count(*), coalesce(sum(p.rows), 0), to_char(max(p.at), 'YYYY-MM-DD HH24:MI:SS'), ', such as ' || max(p.sample)),
         format('SELECT * FROM rowcast.problems WHERE relid = %s; -- when mended: DELETE FROM rowcast.problems WHERE relid = %s;', p.relid, p.relid)

@@ -141,6 +141,14 @@ async fn repair_follows_new_partitions_renames_and_restores() {
     sql.exec("INSERT INTO logs_1 VALUES (1, 'a'); INSERT INTO works VALUES (1, 'a')")
         .await;
     assert_eq!(told(&sql).await, "INSERT logs a 1, INSERT works a 1");
+    // A partition that is detached is nobody's, before and after the repair.
+    sql.exec("ALTER TABLE logs DETACH PARTITION logs_1; INSERT INTO logs_1 VALUES (2, 'a')")
+        .await;
+    assert!(sql.text(wrong).await.contains("logs_1 was a partition"));
+    sql.exec("SELECT rowcast.repair(); INSERT INTO logs_1 VALUES (3, 'a')")
+        .await;
+    assert_eq!(sql.text(wrong).await, "");
+    assert_eq!(told(&sql).await, "");
     // After a restore the same names have other oids, and triggers that speak of the old ones.
     sql.exec(
         "UPDATE rowcast.tables SET relid = oid(relid::bigint + 1000000) WHERE table_name = 'works'",
