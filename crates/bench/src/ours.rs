@@ -79,6 +79,7 @@ impl Events {
             table: self.table.clone(),
             op: Operation::Insert,
             record_id: Some("1000000".into()),
+            old_record_id: None,
             body: Body::Change {
                 new: Some(self.row.clone()),
                 old: None,

@@ -132,6 +132,7 @@ impl Feed {
             table: self.table.clone(),
             op: Operation::Insert,
             record_id: Some("12345".into()),
+            old_record_id: None,
             body: Body::Change {
                 new: Some(row(&self.columns)),
                 old: None,

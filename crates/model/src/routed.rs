@@ -100,6 +100,9 @@ pub struct RoutedEvent {
     pub op: Operation,
     /// Which record: the key columns as text, joined as `docs/sql.md` says; `None` for the whole table.
     pub record_id: Option<Arc<str>>,
+    /// Which record it was before an UPDATE that changed the key: that one is gone.
+    #[serde(default)]
+    pub old_record_id: Option<Arc<str>>,
     /// What is said of it.
     pub body: Body,
     /// The last event of its transaction on this topic.

@@ -51,6 +51,7 @@ impl Head {
             table: about.table.clone(),
             op: about.op,
             record_id: about.record_id,
+            old_record_id: None,
             body: Body::Invalidate,
             last: false,
         }
@@ -178,10 +179,18 @@ impl Deliverer {
             step.stats.unmapped += 1;
             return;
         };
-        let record_id = plan.with_record_id(row, side, |id| match std::str::from_utf8(id) {
-            Ok(id) => Arc::from(id),
-            Err(_) => Arc::from(&*String::from_utf8_lossy(id)),
-        });
+        let record_id: Option<Arc<str>> =
+            plan.with_record_id(row, side, |id| match std::str::from_utf8(id) {
+                Ok(id) => Arc::from(id),
+                Err(_) => Arc::from(&*String::from_utf8_lossy(id)),
+            });
+        let old_record_id = match (op, &row.old) {
+            (Operation::Update, Some(_)) => plan.with_record_id(row, Side::Old, |id| {
+                let changed = record_id.as_deref().map(str::as_bytes) != Some(id);
+                changed.then(|| Arc::from(&*String::from_utf8_lossy(id)))
+            }),
+            _ => None,
+        };
         let body = match rule.detail {
             Detail::Rows => self.body(plan, row, op, moved),
             Detail::Records | Detail::Table => Body::Invalidate,
@@ -194,6 +203,7 @@ impl Deliverer {
             table: plan.table.clone(),
             op,
             record_id,
+            old_record_id: old_record_id.flatten(),
             body,
             last: false,
         });

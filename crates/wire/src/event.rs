@@ -159,13 +159,30 @@ fn invalidate(
     memo: &mut EventMemo,
     last: bool,
 ) {
+    // Who shows the record under its old key has to learn that it is gone.
+    if let Some(old) = &event.old_record_id {
+        let gone = (Operation::Delete, Some(&**old));
+        invalidate_one(out, event, class, memo, gone, false);
+    }
+    let now = (event.op, event.record_id.as_deref());
+    invalidate_one(out, event, class, memo, now, last);
+}
+
+fn invalidate_one(
+    out: &mut Vec<u8>,
+    event: &RoutedEvent,
+    class: &EventClass<'_>,
+    memo: &mut EventMemo,
+    (op, record_id): (Operation, Option<&str>),
+    last: bool,
+) {
     let mut frame = FrameWriter::begin(out);
     let json = frame.payload();
     json.extend_from_slice(br#"{"type":"invalidate","table":"#);
     string(json, &event.table.name);
-    operation(json, event.op);
+    operation(json, op);
     json.extend_from_slice(br#","recordId":"#);
-    match &event.record_id {
+    match record_id {
         Some(id) => string(json, id),
         None => json.extend_from_slice(b"null"),
     }
@@ -262,6 +279,7 @@ mod tests {
             }),
             op,
             record_id: Some("mat_123".into()),
+            old_record_id: None,
             body,
             last: true,
         }
@@ -397,6 +415,15 @@ mod tests {
                 r#"{{"type":"invalidate","table":"materials","eventType":"INSERT","recordId":"mat_123","organizationId":"org_123","schema":"public",{PLACE},"last":true}}"#
             )
         );
+    }
+
+    #[test]
+    fn an_update_of_the_key_invalidates_both_records() {
+        let mut moved = event(Operation::Update, Body::Invalidate);
+        moved.old_record_id = Some("mat_1".into());
+        let texts = texts(&moved, &CLASS);
+        assert!(texts[0].contains(r#""eventType":"DELETE","recordId":"mat_1""#));
+        assert!(texts[1].contains(r#""eventType":"UPDATE","recordId":"mat_123""#));
     }
 
     #[test]

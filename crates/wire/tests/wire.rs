@@ -342,6 +342,7 @@ proptest! {
             table: Arc::new(TableName { schema: schema.as_str().into(), name: name.as_str().into() }),
             op: Operation::Update,
             record_id: Some(id.as_str().into()),
+            old_record_id: None,
             body: Body::Change { new: new.as_ref().map(row), old: old.as_ref().map(row), unchanged: Arc::new(["s".into()]) },
             last,
         };

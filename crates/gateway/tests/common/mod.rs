@@ -133,6 +133,7 @@ impl World {
             }),
             op: Operation::Update,
             record_id: Some(record.into()),
+            old_record_id: None,
             body: Body::Invalidate,
             last: true,
         };

@@ -225,6 +225,7 @@ pub fn event(org: &str, cursor: Cursor, id: u32) -> RoutedEvent {
         }),
         op: Operation::Insert,
         record_id: Some(id_text.as_str().into()),
+        old_record_id: None,
         body: Body::Change {
             new: Some(row(&[("id", &id_text)])),
             old: None,
