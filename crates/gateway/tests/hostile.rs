@@ -108,6 +108,20 @@ async fn a_member_who_floods_ends_with_the_token_at_the_latest() {
     }
 }
 
+/// Pings are frames too: who sends too many is closed, however long the token lasts.
+#[tokio::test]
+async fn pings_are_rationed() {
+    let world = world().await;
+    let mut other = world.join("ann", "acme").await;
+    let address = world.gateway.public;
+    let flood = tokio::task::spawn_blocking(move || {
+        let most = Duration::from_secs(8);
+        raw::flood(address, auth_frame(&token("ann")), noise("pings"), most)
+    });
+    assert!(flood.await.unwrap().is_some(), "it may go on for ever");
+    world.unharmed(&mut other, "acme").await;
+}
+
 /// Everything in one packet, before the service has answered: nothing is forgotten.
 #[tokio::test]
 async fn frames_that_came_with_the_request_are_read() {

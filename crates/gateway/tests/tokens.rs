@@ -427,3 +427,96 @@ async fn a_token_is_refreshed_on_the_open_socket_and_ends_it_when_it_is_not() {
     assert_eq!(ended.end().await.code, Some(4502));
     world.unharmed(&mut kept, "acme").await;
 }
+
+/// Each kind of key with each of its algorithms, and none with those of another.
+#[tokio::test]
+async fn every_algorithm_with_its_own_key_only() {
+    use Algorithm::{
+        ES256, ES384, EdDSA, HS256, HS384, HS512, PS256, PS384, PS512, RS256, RS384, RS512,
+    };
+    type Read = fn(&[u8]) -> Result<EncodingKey, jsonwebtoken::errors::Error>;
+    let rsa: Read = EncodingKey::from_rsa_pem;
+    let ec: Read = EncodingKey::from_ec_pem;
+    let pairs: [(&str, &str, Read, &[Algorithm]); 4] = [
+        (
+            include_str!("keys/rsa.pem"),
+            include_str!("keys/rsa.pub.pem"),
+            rsa,
+            &[RS256, RS384, RS512, PS256, PS384, PS512],
+        ),
+        (
+            include_str!("keys/p256.pem"),
+            include_str!("keys/p256.pub.pem"),
+            ec,
+            &[ES256],
+        ),
+        (
+            include_str!("keys/p384.pem"),
+            include_str!("keys/p384.pub.pem"),
+            ec,
+            &[ES384],
+        ),
+        (
+            include_str!("keys/ed.pem"),
+            include_str!("keys/ed.pub.pem"),
+            EncodingKey::from_ed_pem,
+            &[EdDSA],
+        ),
+    ];
+    let hub = rowcast_hub::Hub::new(
+        HubLimits::default(),
+        &mut prometheus_client::registry::Registry::default(),
+    );
+    let only = |public: &[&str], secrets: &[&str]| {
+        let config = AuthConfig {
+            public_keys: public.iter().map(|pem| (*pem).into()).collect(),
+            secrets: secrets.iter().map(|secret| (*secret).into()).collect(),
+            ..auth()
+        };
+        Verifier::new(&config).unwrap()
+    };
+    let all = only(&pairs.map(|(_, public, ..)| public), &[SECRET]);
+    let mut tokens = Vec::new();
+    for (private, public, read, algorithms) in pairs {
+        let key = read(private.as_bytes()).unwrap();
+        for algorithm in algorithms {
+            let token =
+                jsonwebtoken::encode(&Header::new(*algorithm), &claims("ann"), &key).unwrap();
+            tokens.push((*algorithm, public, token));
+        }
+    }
+    for algorithm in [HS256, HS384, HS512] {
+        let key = EncodingKey::from_secret(SECRET.as_bytes());
+        let token = jsonwebtoken::encode(&Header::new(algorithm), &claims("ann"), &key).unwrap();
+        tokens.push((algorithm, SECRET, token));
+    }
+    assert_eq!(tokens.len(), 12);
+    for (algorithm, key, token) in &tokens {
+        assert!(all.verify(token, &hub).await.is_ok(), "{algorithm:?}");
+        for (_, public, ..) in pairs {
+            let alone = only(&[public], &[]).verify(token, &hub).await;
+            assert_eq!(
+                alone.is_ok(),
+                public == *key,
+                "{algorithm:?} with\n{public}"
+            );
+            // The public key as a shared secret opens nothing, even to who knows it.
+            let confused = only(&[public], &[SECRET])
+                .verify(&sign(&claims("ann"), public), &hub)
+                .await;
+            assert!(confused.is_err());
+        }
+        // Another algorithm in the header of the same token.
+        let (_, rest) = token.split_once('.').unwrap();
+        for (other, _, theirs) in &tokens {
+            let (head, _) = theirs.split_once('.').unwrap();
+            if other != algorithm {
+                let forged = format!("{head}.{rest}");
+                assert!(
+                    all.verify(&forged, &hub).await.is_err(),
+                    "{algorithm:?} as {other:?}"
+                );
+            }
+        }
+    }
+}

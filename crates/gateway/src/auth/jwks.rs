@@ -25,12 +25,43 @@ use crate::GatewayError;
 
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_BYTES: usize = 256 * 1024;
-/// A set this old is fetched again when it is next needed.
-const MAX_AGE: Duration = Duration::from_secs(600);
-/// An unknown key id makes us ask at most this often.
-const MIN_AGE: Duration = Duration::from_secs(30);
-/// Without any keys we ask this often.
-const RETRY: Duration = Duration::from_secs(1);
+
+/// How often a set is asked.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// A set this old is fetched again when it is next needed.
+    max_age: Duration,
+    /// An unknown key id makes us ask at most this often.
+    min_age: Duration,
+    /// Without any keys we ask this often: nobody can come in before it succeeds.
+    retry: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Pace {
+            max_age: Duration::from_secs(600),
+            min_age: Duration::from_secs(30),
+            retry: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Pace {
+    /// Whether a set of this age has to be asked again, given whether it has a fitting key.
+    fn wanted(&self, found: bool, age: Option<Duration>) -> bool {
+        !found || age.is_none_or(|age| age >= self.max_age)
+    }
+
+    /// Whether it may be asked now, that long after the last attempt.
+    fn allowed(&self, found: bool, age: Option<Duration>, since_last: Option<Duration>) -> bool {
+        let pause = match age {
+            None => self.retry,
+            Some(_) => self.min_age,
+        };
+        self.wanted(found, age) && since_last.is_none_or(|since| since >= pause)
+    }
+}
 
 struct Fetched {
     at: Instant,
@@ -42,6 +73,7 @@ struct Fetched {
 pub(crate) struct Jwks {
     url: reqwest::Url,
     client: reqwest::Client,
+    pace: Pace,
     cache: ArcSwapOption<Fetched>,
     /// Held while fetching; the end of the last attempt.
     fetching: Mutex<Option<Instant>>,
@@ -49,6 +81,10 @@ pub(crate) struct Jwks {
 
 impl Jwks {
     pub fn new(url: &str, issuer: Option<&str>) -> Result<Jwks, GatewayError> {
+        Jwks::with_pace(url, issuer, Pace::default())
+    }
+
+    fn with_pace(url: &str, issuer: Option<&str>, pace: Pace) -> Result<Jwks, GatewayError> {
         let url =
             reqwest::Url::parse(url).map_err(|error| GatewayError::Jwks(error.to_string()))?;
         if !matches!(url.scheme(), "https" | "http") {
@@ -63,6 +99,7 @@ impl Jwks {
         Ok(Jwks {
             url,
             client,
+            pace,
             cache: ArcSwapOption::empty(),
             fetching: Mutex::new(None),
         })
@@ -80,7 +117,7 @@ impl Jwks {
             .map(|cached| matching(cached, kid, algorithm));
         let found = found.unwrap_or_default();
         let age = cached.as_ref().map(|cached| cached.at.elapsed());
-        if !wanted(!found.is_empty(), age) {
+        if !self.pace.wanted(!found.is_empty(), age) {
             return Ok(found);
         }
         if found.is_empty() {
@@ -102,7 +139,10 @@ impl Jwks {
     /// waited for one that failed do not try one after the other.
     async fn refresh(&self, found: bool, last: &mut Option<Instant>) {
         let age = self.cache.load().as_ref().map(|cached| cached.at.elapsed());
-        if !allowed(found, age, last.map(|last| last.elapsed())) {
+        if !self
+            .pace
+            .allowed(found, age, last.map(|last| last.elapsed()))
+        {
             return;
         }
         // Who stops waiting takes the attempt with him; it has been made all the same.
@@ -137,21 +177,6 @@ impl Jwks {
         }
         read(&body)
     }
-}
-
-/// Whether a set of this age has to be asked again, given whether it has a fitting key.
-fn wanted(found: bool, age: Option<Duration>) -> bool {
-    !found || age.is_none_or(|age| age >= MAX_AGE)
-}
-
-/// Whether it may be asked now, that long after the last attempt.
-fn allowed(found: bool, age: Option<Duration>, since_last: Option<Duration>) -> bool {
-    let pause = match age {
-        // Nobody can come in: asking is all that helps.
-        None => RETRY,
-        Some(_) => MIN_AGE,
-    };
-    wanted(found, age) && since_last.is_none_or(|since| since >= pause)
 }
 
 /// Reads a key set. A key of a kind that we do not know is left out, and spoils none of the others.
@@ -209,69 +234,5 @@ fn usable(jwk: &Jwk) -> Option<(Option<String>, Key)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_set_is_asked_when_it_helps_and_not_too_often() {
-        let seconds = |seconds| Some(Duration::from_secs(seconds));
-        // (a key fits, age of the set, since the last attempt) and whether it is asked.
-        for (found, age, since, asked) in [
-            (false, None, None, true),
-            (false, None, Some(Duration::from_millis(999)), false),
-            (false, None, seconds(1), true),
-            (true, seconds(599), seconds(599), false),
-            (true, seconds(600), seconds(600), true),
-            // The set cannot be fetched: its old keys count, and it is tried again every 30 s.
-            (true, seconds(700), seconds(29), false),
-            (true, seconds(700), seconds(30), true),
-            // An unknown key id.
-            (false, seconds(29), seconds(29), false),
-            (false, seconds(30), seconds(30), true),
-        ] {
-            assert_eq!(
-                allowed(found, age, since),
-                asked,
-                "{found} {age:?} {since:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn keys_of_unknown_kinds_spoil_no_others() {
-        let known = r#"{"kty":"OKP","crv":"Ed25519","kid":"good","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
-        let odd = [
-            r#"{"kty":"EC","crv":"secp256k1","kid":"a","x":"AA","y":"AA"}"#,
-            r#"{"kty":"OKP","crv":"X25519","kid":"b","x":"AA"}"#,
-            r#"{"kty":"AKP","alg":"ML-DSA-65","kid":"c"}"#,
-            r#"{"kty":"oct","kid":"d","k":"c2VjcmV0"}"#,
-            r#"{"kty":"RSA","kid":"e","n":"!","e":"!"}"#,
-            r#"{"kid":7}"#,
-            "7",
-        ];
-        let body = format!(r#"{{"keys":[{},{known}]}}"#, odd.join(","));
-        let keys = read(body.as_bytes()).unwrap();
-        let usable: Vec<_> = keys
-            .iter()
-            .filter(|(_, key)| key.takes(Algorithm::EdDSA))
-            .filter_map(|(id, _)| id.as_deref())
-            .collect();
-        assert_eq!(usable, ["good"]);
-        assert!(keys.iter().all(|(id, _)| id.as_deref() != Some("d")));
-        assert!(read(b"[]").is_err());
-    }
-
-    #[test]
-    fn a_key_for_encryption_or_with_another_algorithm_is_not_used() {
-        let with = |extra: &str| {
-            let body = format!(
-                r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"{extra}}}]}}"#
-            );
-            read(body.as_bytes()).unwrap().len()
-        };
-        assert_eq!(with(""), 1);
-        assert_eq!(with(r#","use":"sig","alg":"EdDSA""#), 1);
-        assert_eq!(with(r#","use":"enc""#), 0);
-        assert_eq!(with(r#","alg":"RS256""#), 0);
-    }
-}
+#[path = "jwks_tests.rs"]
+mod tests;

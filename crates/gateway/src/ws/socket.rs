@@ -344,3 +344,16 @@ async fn farewell(socket: &TcpStream, connection: Option<&Connection>, mut bytes
     };
     let _ = tokio::time::timeout(LINGER, ending).await;
 }
+
+#[cfg(test)]
+mod tests {
+    /// Every idle socket keeps this; what is needed rarely is boxed.
+    #[test]
+    fn the_future_of_a_socket_is_small() {
+        fn bytes<A, B, C, D, F>(_: fn(A, B, C, D) -> F) -> usize {
+            size_of::<F>()
+        }
+        let bytes = bytes(super::run);
+        assert!(bytes <= 1536, "{bytes}");
+    }
+}
