@@ -8,7 +8,7 @@ SELECT pg_catalog.pg_advisory_xact_lock(7310868735422358133);
 
 -- A log message about rows of several organizations, or rows that moved. Arrays run along the rows.
 CREATE OR REPLACE FUNCTION rowcast.tell_by_log(
-    relid oid, op text, orgs text[], old_orgs text[], users text[], old_users text[], ids text[]
+    relid oid, op text, orgs text[], old_orgs text[], users text[], old_users text[], ids text[], old_ids text[]
 ) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM pg_logical_emit_message(true, 'rowcast',
@@ -16,15 +16,19 @@ BEGIN
             ',"old":' || array_to_json(CASE WHEN old_orgs IS DISTINCT FROM orgs THEN old_orgs END)::text,
             ',"users":' || array_to_json(users)::text,
             ',"old_users":' || array_to_json(CASE WHEN old_users IS DISTINCT FROM users THEN old_users END)::text,
-            ',"ids":' || array_to_json(ids)::text, '}'));
+            ',"ids":' || array_to_json(ids)::text,
+            ',"old_ids":' || array_to_json(CASE WHEN ids IS NOT NULL AND old_ids IS DISTINCT FROM ids THEN old_ids END)::text, '}'));
 END $$;
 
--- The same as rows of realtime_table_events. A row that moved gives a DELETE and an INSERT.
+-- The same as rows of realtime_table_events. A row that moved gives a DELETE and an INSERT; so does one
+-- that has another key now, when the log has no row that says so.
 CREATE OR REPLACE FUNCTION rowcast.tell_by_table(
     relid oid, schema_name text, table_name text, op text, by_user boolean,
     orgs text[], ids text[], users text[], old_orgs text[], old_ids text[], old_users text[]
 ) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
+DECLARE
+    published boolean;
 BEGIN
     IF old_orgs IS NULL THEN
         INSERT INTO public.realtime_table_events
@@ -33,6 +37,7 @@ BEGIN
         FROM unnest(orgs, ids, users) AS e(o, k, u)
         WHERE e.o IS NOT NULL AND (e.u IS NOT NULL OR NOT by_user);
     ELSE
+        published := coalesce((SELECT t.published FROM rowcast.tables t WHERE t.relid = relid), false);
         INSERT INTO public.realtime_table_events
             (organization_id, table_schema, table_name, event_type, record_id, relation_id, user_id, operation)
         SELECT v.o, schema_name, table_name, v.event, v.k, relid, v.u, v.operation
@@ -42,7 +47,8 @@ BEGIN
             (2, 'DELETE', e.oo, e.ok, e.ou, op),
             (3, 'INSERT', e.o, e.k, e.u, op)) AS v(part, event, o, k, u, operation)
         WHERE v.o IS NOT NULL AND (v.u IS NOT NULL OR NOT by_user)
-          AND (v.part = 1) = (e.o IS NOT DISTINCT FROM e.oo AND e.u IS NOT DISTINCT FROM e.ou)
+          AND (v.part = 1) = (e.o IS NOT DISTINCT FROM e.oo AND e.u IS NOT DISTINCT FROM e.ou
+                                AND (published OR e.k IS NOT DISTINCT FROM e.ok))
         ORDER BY e.i, v.part;
     END IF;
 END $$;
@@ -90,12 +96,12 @@ BEGIN
         IF storage = 'log' THEN
             IF NOT part.across THEN
                 PERFORM rowcast.tell_by_log(relid, 'UPDATE', part.o, part.oo, CASE WHEN by_user THEN part.u END,
-                    CASE WHEN by_user THEN part.ou END, CASE WHEN ids IS NOT NULL THEN part.k END);
+                    CASE WHEN by_user THEN part.ou END, CASE WHEN ids IS NOT NULL THEN part.k END, CASE WHEN ids IS NOT NULL THEN part.ok END);
             ELSE
                 PERFORM rowcast.tell_by_log(relid, 'DELETE', part.oo, NULL, CASE WHEN by_user THEN part.ou END, NULL,
-                    CASE WHEN old_ids IS NOT NULL THEN part.ok END);
+                    CASE WHEN old_ids IS NOT NULL THEN part.ok END, NULL);
                 PERFORM rowcast.tell_by_log(relid, 'INSERT', part.o, NULL, CASE WHEN by_user THEN part.u END, NULL,
-                    CASE WHEN ids IS NOT NULL THEN part.k END);
+                    CASE WHEN ids IS NOT NULL THEN part.k END, NULL);
             END IF;
         ELSIF NOT part.across THEN
             PERFORM rowcast.tell_by_table(relid, schema_name, table_name, 'UPDATE', by_user, part.o, part.k, part.u, part.oo, part.ok, part.ou);
@@ -155,6 +161,8 @@ DECLARE
     by_user  boolean := rule.user_column IS NOT NULL;
     with_ids boolean := keyed AND (NOT by_log OR NOT rule.published);
     two      boolean := op = 'UPDATE';
+    -- The log has no row that would say that its key changed.
+    by_key   boolean := two AND with_ids AND NOT rule.published;
     crossing text := CASE WHEN two THEN rowcast.partition_key_sql(rule.relid) END;
     -- Whether one query brings arrays at once; otherwise they are read only when organizations differ.
     arrays   boolean := NOT by_log OR by_path OR by_user OR with_ids OR crossing IS NOT NULL;
@@ -210,10 +218,11 @@ BEGIN
             CASE WHEN by_user THEN 'ARRAY[usr]' ELSE 'NULL::text[]' END, CASE WHEN by_user AND two THEN 'ARRAY[old_usr]' ELSE 'NULL::text[]' END,
             CASE WHEN with_ids THEN 'ARRAY[id]' ELSE 'NULL::text[]' END, CASE WHEN with_ids AND two THEN 'ARRAY[old_id]' ELSE 'NULL::text[]' END),
         'one_same', concat_ws(' AND ', 'lo IS NOT NULL', CASE WHEN two THEN 'lo = old_lo' END,
-            CASE WHEN two AND by_user THEN 'usr IS NOT DISTINCT FROM old_usr' END));
+            CASE WHEN two AND by_user THEN 'usr IS NOT DISTINCT FROM old_usr' END,
+            CASE WHEN by_key THEN 'id IS NOT DISTINCT FROM old_id' END));
     -- What is said with arrays; the names of the arrays stand in one order for both storages.
     v := v || jsonb_build_object('tell', CASE
-        WHEN by_log THEN rowcast.render($$PERFORM rowcast.tell_by_log(«relid», '«op»', a.orgs, a.old_orgs, a.users, a.old_users, a.ids)$$, v)
+        WHEN by_log THEN rowcast.render($$PERFORM rowcast.tell_by_log(«relid», '«op»', a.orgs, a.old_orgs, a.users, a.old_users, a.ids, a.old_ids)$$, v)
         ELSE rowcast.render($$PERFORM rowcast.tell_by_table(«relid», «schema», «table», '«op»', '«by_user»', a.orgs, a.ids, a.users, a.old_orgs, a.old_ids, a.old_users)$$, v) END
         || ' FROM (SELECT %s) AS a(orgs, old_orgs, users, old_users, ids, old_ids);');
     v := v || jsonb_build_object(
@@ -256,6 +265,8 @@ BEGIN
         FROM «read» a, (
             SELECT count(s.o) AS mapped, min(s.o) AS lo, max(s.o) AS hi«some_arrays»
             FROM (SELECT («old_org») COLLATE "C" AS o«and_user» FROM old_rows x LIMIT «limit») s) b;$$, v)
+        || CASE WHEN by_key THEN rowcast.render($$
+        SELECT array_agg(s.k) INTO old_ids FROM (SELECT «id» AS k FROM old_rows x LIMIT «limit») s;$$, v) ELSE '' END
         ELSE rowcast.render($$SELECT a.n, a.mapped, a.lo, a.hi, a.o, a.u, a.k INTO n, mapped, lo, hi, orgs, users, ids FROM «read» a;$$, v) END);
     v := v || jsonb_build_object(
         'too_many', CASE WHEN keyed THEN rowcast.render('n > «max»', v) ELSE 'true' END,
@@ -263,7 +274,8 @@ BEGIN
             SELECT array_agg(s.o ORDER BY s.o) INTO orgs
             FROM (SELECT unnest(orgs) AS o UNION SELECT o.o FROM (SELECT («old_org») COLLATE "C" AS o FROM old_rows x OFFSET 0) o) s WHERE s.o IS NOT NULL;$$, v) END,
         'same', concat_ws(' AND ', 'mapped = n AND lo = hi', CASE WHEN two THEN 'old_mapped = n AND lo = old_lo AND lo = old_hi' END,
-            CASE WHEN two AND by_user THEN 'users IS NOT DISTINCT FROM old_users' END),
+            CASE WHEN two AND by_user THEN 'users IS NOT DISTINCT FROM old_users' END,
+            CASE WHEN by_key THEN 'ids IS NOT DISTINCT FROM old_ids' END),
         'rest', concat(
             CASE WHEN NOT arrays THEN rowcast.render($$
             SELECT array_agg(s.o) INTO orgs FROM (SELECT «org» AS o FROM «rows» x) s;$$, v) END,

@@ -2,6 +2,10 @@
 
 SELECT pg_catalog.pg_advisory_xact_lock(7310868735422358133);
 
+-- Changes of rules, one after another: they share triggers of parents and the publication.
+CREATE OR REPLACE FUNCTION rowcast.take_turn() RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$ SELECT pg_advisory_xact_lock(7310868735422358133) $$;
+
 -- A table and, when it is partitioned, every table below it: a statement fires the triggers of the
 -- table that it names, whichever that is. Foreign partitions are not in the log.
 CREATE OR REPLACE FUNCTION rowcast.table_and_partitions(relid oid) RETURNS SETOF oid
@@ -28,6 +32,39 @@ BEGIN
     EXECUTE format('CREATE OR REPLACE FUNCTION rowcast.%I() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER'
         ' SET search_path = pg_catalog, pg_temp%s AS %L', name, pins, body);
     EXECUTE format('REVOKE ALL ON FUNCTION rowcast.%I() FROM PUBLIC', name);
+END $$;
+
+CREATE OR REPLACE FUNCTION rowcast.put_trigger(relid oid, op text, leaf oid) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    EXECUTE format('CREATE TRIGGER %I AFTER %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION rowcast.%I()',
+        'rowcast_' || lower(op), op, leaf::regclass,
+        CASE op WHEN 'INSERT' THEN 'REFERENCING NEW TABLE AS new_rows'
+                WHEN 'UPDATE' THEN 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows'
+                WHEN 'DELETE' THEN 'REFERENCING OLD TABLE AS old_rows' ELSE '' END,
+        'on_' || lower(op) || '_' || relid);
+END $$;
+
+-- Gives partitions that are new the triggers of their root. What cannot be had at once is left for the
+-- next time.
+CREATE OR REPLACE FUNCTION rowcast.adopt_partitions() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    missing record;
+BEGIN
+    FOR missing IN
+        SELECT t.relid, op, p.leaf FROM rowcast.tables t
+        JOIN pg_class c ON c.oid = t.relid AND c.relkind = 'p'
+        CROSS JOIN LATERAL (SELECT rowcast.table_and_partitions(t.relid) AS leaf) p
+        CROSS JOIN LATERAL unnest(t.operations) op
+        WHERE NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = p.leaf AND g.tgname = 'rowcast_' || lower(op))
+    LOOP
+        BEGIN
+            PERFORM rowcast.put_trigger(missing.relid, missing.op, missing.leaf);
+        EXCEPTION WHEN OTHERS THEN
+            NULL; -- rowcast.check() says that it is missing.
+        END;
+    END LOOP;
 END $$;
 
 -- Puts the triggers of one rule up, or brings them up to date.
@@ -59,12 +96,7 @@ BEGIN
             CASE op WHEN 'TRUNCATE' THEN rowcast.truncate_body(rule) ELSE rowcast.trigger_body(rule, op) END,
             CASE op WHEN 'TRUNCATE' THEN '' ELSE pins END);
         FOR leaf IN SELECT rowcast.table_and_partitions($1) LOOP
-            EXECUTE format('CREATE TRIGGER %I AFTER %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION rowcast.%I()',
-                'rowcast_' || lower(op), op, leaf::regclass,
-                CASE op WHEN 'INSERT' THEN 'REFERENCING NEW TABLE AS new_rows'
-                        WHEN 'UPDATE' THEN 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows'
-                        WHEN 'DELETE' THEN 'REFERENCING OLD TABLE AS old_rows' ELSE '' END,
-                'on_' || lower(op) || '_' || $1);
+            PERFORM rowcast.put_trigger($1, op, leaf);
         END LOOP;
     END LOOP;
 END $$;
@@ -233,6 +265,7 @@ DECLARE
     ops    text[];
     bad    text;
 BEGIN
+    PERFORM rowcast.take_turn();
     SELECT c.oid, c.relname, n.nspname, c.relkind, c.relpersistence, c.relispartition INTO class
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = table_name;
     IF NOT FOUND THEN
@@ -370,6 +403,7 @@ COMMENT ON FUNCTION rowcast.track(regclass, text, text, text[], text[], text[], 
 CREATE OR REPLACE FUNCTION rowcast.untrack(table_name regclass) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    PERFORM rowcast.take_turn();
     DELETE FROM rowcast.tables t WHERE t.relid = untrack.table_name;
     PERFORM rowcast.drop_triggers(t.tgrelid, '{rowcast_insert,rowcast_update,rowcast_delete,rowcast_truncate}')
     FROM (SELECT DISTINCT t.tgrelid FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
@@ -386,6 +420,7 @@ DECLARE
     rule rowcast.tables;
     now_is oid;
 BEGIN
+    PERFORM rowcast.take_turn();
     FOR rule IN SELECT * FROM rowcast.tables LOOP
         -- A table that carries our triggers for this oid is the one, whatever it is called now.
         SELECT t.tgrelid INTO now_is FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid

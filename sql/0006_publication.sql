@@ -23,6 +23,7 @@ DECLARE
     names text;
     changed oid;
 BEGIN
+    PERFORM rowcast.take_turn();
     SELECT p.oid, p.puballtables, p.pubviaroot INTO publication FROM pg_publication p WHERE p.pubname = 'rowcast';
     IF NOT FOUND THEN
         CREATE PUBLICATION rowcast WITH (publish_via_partition_root = true);

@@ -28,6 +28,7 @@ BEGIN
             NULL; -- Somebody reads it; the next call tries again, for three hours.
         END;
     END IF;
+    PERFORM rowcast.adopt_partitions();
     DELETE FROM rowcast.gone g WHERE g.xid < pg_snapshot_xmin(pg_current_snapshot());
     DELETE FROM rowcast.problems p WHERE p.at < now() - interval '30 days'
         OR p.id <= (SELECT max(l.id) FROM rowcast.problems l) - 100000;

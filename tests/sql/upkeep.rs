@@ -136,6 +136,12 @@ async fn repair_follows_new_partitions_renames_and_restores() {
     ] {
         assert!(said.contains(what), "{said}");
     }
+    sql.exec("SELECT rowcast.maintain()").await;
+    let said = sql.text(wrong).await;
+    assert!(
+        !said.contains("logs_1"),
+        "maintenance adopts partitions: {said}"
+    );
     sql.exec("SELECT rowcast.repair()").await;
     assert_eq!(sql.text(wrong).await, "");
     sql.exec("INSERT INTO logs_1 VALUES (1, 'a'); INSERT INTO works VALUES (1, 'a')")
