@@ -54,6 +54,8 @@ pub(crate) struct LogMessage<'a> {
     bulk: Texts<'a>,
     #[serde(borrow, default)]
     ids: Texts<'a>,
+    #[serde(borrow, default)]
+    old_ids: Texts<'a>,
 }
 
 /// What a message says.
@@ -99,6 +101,7 @@ impl<'a> LogMessage<'a> {
                 &self.users,
                 &self.old_users,
                 &self.ids,
+                &self.old_ids,
             ]
             .into_iter()
             .all(fits)
@@ -141,6 +144,14 @@ impl<'a> LogMessage<'a> {
 
     pub(crate) fn id(&self, row: usize) -> Option<&str> {
         at(&self.ids, row)
+    }
+
+    /// The record id before an UPDATE.
+    pub(crate) fn old_id(&self, row: usize) -> Option<&str> {
+        match self.old_ids {
+            Some(_) => at(&self.old_ids, row),
+            None => self.id(row),
+        }
     }
 
     /// Where row number `row` belongs after the change (for a DELETE: where it was).

@@ -144,14 +144,14 @@ impl Transaction {
         let rows = u32::try_from(message.n).unwrap_or(u32::MAX);
         for (row, at) in (0..rows).map(|row| (row as usize, row.saturating_mul(message.step()))) {
             let at = index.saturating_add(at);
-            let id = message.id(row);
+            let (id, old_id) = (message.id(row), message.old_id(row));
             let (now, before) = (message.now(row), message.before(row));
             let op = message.op();
-            if op != Operation::Update || now == before {
+            if op != Operation::Update || (now == before && id == old_id) {
                 self.record_event(context, rule, &name, at, op, id, now);
             } else {
                 let after = at.saturating_add(1);
-                self.record_event(context, rule, &name, at, Operation::Delete, id, before);
+                self.record_event(context, rule, &name, at, Operation::Delete, old_id, before);
                 self.record_event(context, rule, &name, after, Operation::Insert, id, now);
             }
         }
