@@ -32,7 +32,8 @@ pub(crate) struct Class {
     /// Subscriptions, or parts of them, in this class.
     users: usize,
     pen: Pen,
-    memo: EventMemo,
+    /// Only there once the class has encoded something.
+    memo: Option<Box<EventMemo>>,
     /// Number of the step whose frame `stretch` is.
     step: u64,
     stretch: Stretch,
@@ -96,14 +97,14 @@ impl Class {
     /// The frame of an event, encoded at its first use in this step.
     pub(crate) fn event(&mut self, step: u64, event: &RoutedEvent, stage: &mut Stage) -> &Stretch {
         if self.step != step {
-            let mut memo = std::mem::take(&mut self.memo);
+            let mut memo = self.memo.take().unwrap_or_default();
             let mut pen = self.pen;
             let class = self.encoding(event);
             self.stretch = stage.write(&mut pen, |out| {
                 encode_event_into(out, event, &class, &mut memo);
             });
             self.pen = pen;
-            self.memo = memo;
+            self.memo = Some(memo);
             self.step = step;
         }
         &self.stretch
@@ -150,7 +151,7 @@ impl Classes {
             key: key.clone(),
             users: 1,
             pen: Pen::default(),
-            memo: EventMemo::default(),
+            memo: None,
             step: 0,
             stretch: Stretch::default(),
             singles: 0,

@@ -169,3 +169,41 @@ fn is_text_of(text: &str, json: &[u8]) -> bool {
         plain => plain == text.as_bytes(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::BytesMut;
+    use rowcast_model::{JsonRowBuilder, Kind};
+
+    fn row(values: &[(&str, &str)]) -> JsonRow {
+        let meta = |(name, _): &(&str, &str)| ColumnMeta::new((*name).into(), Kind::Text);
+        let mut buffer = BytesMut::new();
+        let mut builder = JsonRowBuilder::new(values.iter().map(meta).collect(), &mut buffer);
+        for (_, json) in values {
+            builder.column(|out| out.extend_from_slice(json.as_bytes()));
+        }
+        builder.finish()
+    }
+
+    #[test]
+    fn a_key_counts_as_changed_unless_it_is_seen_to_be_the_same() {
+        let changed = |id: &str, new: &[(&str, &str)], old: &[(&str, &str)]| {
+            key_may_have_changed(id, &row(new), &row(old))
+        };
+        let new = [("a", "\"x\""), ("b", "2"), ("c", "\"new\"")];
+        assert!(!changed("x", &new, &[("a", "\"x\"")]));
+        assert!(!changed("x", &new, &[("a", "\"x\""), ("c", "\"old\"")]));
+        assert!(changed("x", &new, &[("a", "\"y\"")]));
+        // The key column is not shown, or not recognised.
+        assert!(changed("z", &new, &[("a", "\"x\"")]));
+        // Two columns.
+        let both = r#"["x","2"]"#;
+        assert!(!changed(both, &new, &[("a", "\"x\""), ("b", "2")]));
+        assert!(changed(both, &new, &[("a", "\"x\""), ("b", "1")]));
+        assert!(changed(both, &new, &[("a", "\"x\"")]));
+        // A text that looks like two keys.
+        let odd = [("a", r#""[\"x\"]""#), ("b", "\"x\"")];
+        assert!(changed(r#"["x"]"#, &odd, &[("a", "\"y\""), ("b", "\"x\"")]));
+    }
+}

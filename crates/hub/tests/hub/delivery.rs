@@ -192,6 +192,29 @@ fn a_batch_is_one_write_for_each_socket() {
     assert_eq!(*anna.socket.writes.lock().unwrap(), 1);
 }
 
+/// Promise 6: what lies between two frames of a member in the shared bytes is not his.
+#[test]
+fn a_frame_for_others_in_the_middle_of_a_batch_is_left_out() {
+    let hub = hub();
+    let anna = Client::member(&hub, "anna", &["acme"], &["org:acme"]);
+    hub.publish(batch(vec![member("boss", "acme", Some("admin"))]));
+    let boss = Client::member(&hub, "boss", &[], &["org:acme"]);
+    let events = (0..6).map(|i| {
+        let mut event = event("acme", at(1, i), i);
+        if i % 3 == 1 {
+            event.audience.required_roles = std::sync::Arc::new(["admin".into()]);
+        }
+        HubOp::Event(event)
+    });
+    hub.publish(batch(events.collect()));
+    let inserts = |ids: &[u32]| -> Vec<String> {
+        let told = |id| format!("INSERT {id} on org:acme");
+        ids.iter().map(told).collect()
+    };
+    assert_eq!(anna.told(), inserts(&[0, 2, 3, 5]));
+    assert_eq!(boss.told(), inserts(&[0, 1, 2, 3, 4, 5]));
+}
+
 #[test]
 fn a_new_subscription_takes_the_place_of_the_old_one() {
     let hub = hub();

@@ -112,14 +112,15 @@ fn history(steps: &[(u32, u8, u32)]) -> Vec<RoutedEvent> {
                 event
             }
             (Some(_), 2) if !there.contains_key(target) => {
-                // The record gets another key.
-                there.remove(id);
-                there.insert(*target, (lsn, lsn));
-                change(
-                    Operation::Update,
-                    Some(full(*target, lsn, lsn)),
-                    Some(key(*id)),
-                )(base(*target))
+                // The record gets another key, and its large value may stay as it was.
+                let (_, big) = there.remove(id).unwrap_or_default();
+                there.insert(*target, (lsn, big));
+                let new = row(&[("id", &target.to_string()), ("n", &lsn.to_string())]);
+                let mut event = change(Operation::Update, Some(new), Some(key(*id)))(base(*target));
+                if let Body::Change { unchanged, .. } = &mut event.body {
+                    *unchanged = Arc::new(["big".into()]);
+                }
+                event
             }
             (Some(_), _) => {
                 there.insert(*id, (lsn, lsn));
