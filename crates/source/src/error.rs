@@ -103,7 +103,7 @@ pub enum SourceError {
     #[error("the log stream is not in order: {0}")]
     Protocol(String),
     /// Anything else the server said.
-    #[error("the database refused: {0}")]
+    #[error("the database refused: {0}; its own log says more")]
     Server(String),
 }
 
@@ -145,6 +145,7 @@ impl SourceError {
                 | SourceError::SlotLost { .. }
                 // A failover may be under way.
                 | SourceError::Standby
+                | SourceError::Protocol(_)
                 | SourceError::Server(_)
         )
     }

@@ -150,3 +150,79 @@ pub fn describe(message: &RelationMessage, types: &Types, primary_key: &[String]
         columns: columns.collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pgoutput::ColumnMessage;
+
+    fn row(oid: u32, class: char, category: char, element: u32, base: u32) -> TypeRow {
+        TypeRow {
+            oid,
+            class,
+            category,
+            element,
+            base,
+            delimiter: b',',
+            attributes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_asked_for_once() {
+        let mut types = Types::default();
+        assert_eq!(types.unknown([23, 25, 90, 90]), [90]);
+        types.learn(&[90], vec![row(90, 'b', 'A', 91, 0)]);
+        assert_eq!(types.unknown([90]), [91]);
+        assert_eq!(types.kind(90), None);
+        // Dropped since: a string, and not asked again.
+        types.learn(&[91], Vec::new());
+        assert_eq!(types.unknown([90]), [0u32; 0]);
+        assert_eq!(
+            types.kind(90),
+            Some(Kind::Array(Box::new(Kind::Text), b','))
+        );
+    }
+
+    #[test]
+    fn types_that_go_round_in_circles_end_as_strings() {
+        let mut types = Types::default();
+        types.learn(
+            &[90, 91],
+            vec![row(90, 'd', 'U', 0, 91), row(91, 'd', 'U', 0, 90)],
+        );
+        assert!(types.unknown([90]).is_empty());
+        assert_eq!(types.kind(90), Some(Kind::Text));
+    }
+
+    #[test]
+    fn the_key_of_a_record() {
+        let keys = |identity, primary: &[&str]| {
+            let column = |name: &str, key| ColumnMessage {
+                key,
+                name: name.into(),
+                type_oid: 23,
+            };
+            let full = identity == ReplicaIdentity::Full;
+            let message = RelationMessage {
+                id: 1,
+                schema: "s".into(),
+                name: "t".into(),
+                identity,
+                columns: vec![column("a", true), column("b", full)],
+            };
+            let primary: Vec<_> = primary.iter().map(|name| name.to_string()).collect();
+            let relation = describe(&message, &Types::default(), &primary);
+            let keys = relation.columns.iter().map(|column| column.record_key);
+            keys.collect::<Vec<_>>()
+        };
+        use ReplicaIdentity::{Default, Full, Index};
+        assert_eq!(keys(Default, &[]), [true, false]);
+        assert_eq!(keys(Index, &["b"]), [false, true]);
+        assert_eq!(keys(Full, &["b"]), [false, true]);
+        // Renamed since: the names of now say nothing about then.
+        assert_eq!(keys(Index, &["b", "c"]), [true, false]);
+        assert_eq!(keys(Full, &["c"]), [false, false]);
+        assert_eq!(keys(Full, &[]), [false, false]);
+    }
+}

@@ -40,6 +40,26 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn never_panics(text in "[0-9:,x]{0,40}", xid: u32) {
+            if let Some(snapshot) = Snapshot::parse(&text) {
+                snapshot.sees(xid);
+            }
+        }
+
+        #[test]
+        fn the_low_half_of_a_number_is_enough(xmin in 3u64..1 << 40, running in prop::collection::btree_set(0u64..1000, 0..20), open in 0u64..1000, asked in 0u64..3000) {
+            let xmax = xmin + 1000 + open;
+            let list: Vec<_> = running.iter().map(|xid| (xmin + xid).to_string()).collect();
+            let snapshot = Snapshot::parse(&format!("{xmin}:{xmax}:{}", list.join(","))).unwrap();
+            let over = asked < xmax - xmin && !running.contains(&asked);
+            prop_assert_eq!(snapshot.sees((xmin + asked) as u32), over);
+            prop_assert!(snapshot.sees((xmin - 1) as u32));
+        }
+    }
 
     #[test]
     fn sees_what_has_ended() {

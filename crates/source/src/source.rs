@@ -91,6 +91,8 @@ pub struct Source {
     epoch: Option<Epoch>,
     /// Why the slot has to be made anew.
     renew: Option<Arc<str>>,
+    /// Why it was made anew, until it is told with a start.
+    renewed: Option<Arc<str>>,
     connected: Option<Connected>,
     backoff: backon::ExponentialBackoff,
 }
@@ -133,6 +135,7 @@ impl Source {
             status: watch::channel(SourceStatus::Connecting).0,
             epoch: None,
             renew: None,
+            renewed: None,
             connected: None,
             backoff: backoff(),
         }
@@ -148,8 +151,8 @@ impl Source {
         self.status.subscribe()
     }
 
-    /// The next event; waits as long as it takes, through lost connections. Nothing is lost when the future
-    /// is dropped.
+    /// The next event; waits as long as it takes, through lost connections. Drop the future only to close the
+    /// source: a description of a table may be on its way.
     ///
     /// # Errors
     /// What somebody has to mend ([`SourceError::retry`] is false); calling again tries again.
@@ -230,6 +233,7 @@ impl Source {
         )
         .await?;
         self.renew = None;
+        self.renewed = reason.or(self.renewed.take());
         let changed = self.epoch.is_some_and(|before| before != epoch);
         if changed {
             // Positions of before are of another numbering: what was acknowledged there says nothing here.
@@ -259,8 +263,9 @@ impl Source {
         self.metrics.connected();
         self.status.send_replace(SourceStatus::Streaming { epoch });
         tracing::info!(slot = %self.config.slot, %epoch, "streaming");
+        let renewed = self.renewed.take();
         let reason = changed.then(|| {
-            reason.unwrap_or_else(|| "the replication slot or the timeline is another".into())
+            renewed.unwrap_or_else(|| "the replication slot or the timeline is another".into())
         });
         Ok(SourceEvent::Start { epoch, reason })
     }
