@@ -117,6 +117,10 @@ pub(crate) fn effect(event: &RoutedEvent) -> Effect {
     let Some(record_id) = &event.record_id else {
         return Effect::Keep;
     };
+    if event.old_record_id.is_some() {
+        // It speaks of two records.
+        return Effect::Keep;
+    }
     match &event.body {
         Body::Invalidate => Effect::Replace,
         Body::Change {
