@@ -121,8 +121,9 @@ impl Connection {
         self.outbox.lock().closed()
     }
 
-    /// Queues a frame without writing; [`Connection::pump`] follows when no lock is held any more.
-    pub(crate) fn queue(&self, frame: Frame) -> bool {
+    /// Queues a frame without writing: it leaves in front of the next one that is sent, such as the
+    /// reply to a subscription. False when the connection is closed.
+    pub fn queue(&self, frame: Frame) -> bool {
         self.outbox
             .lock()
             .push(frame, self.shared.outbox_bytes, &self.shared.budget)

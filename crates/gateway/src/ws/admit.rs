@@ -137,7 +137,8 @@ fn enter(
     let sink: Arc<dyn Sink> = Arc::new(Out(socket.clone()));
     let connection = shared.hub.connect(verified.identity.clone(), sink);
     let id = connection.id().to_string();
-    connection.send(server::auth_success(&server::AuthSuccess {
+    // It leaves together with the reply to the subscription: who reads it is on the channel already.
+    connection.queue(server::auth_success(&server::AuthSuccess {
         role: roles.first(),
         roles: &roles,
         auth_method: verified.method,
