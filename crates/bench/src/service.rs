@@ -36,18 +36,18 @@ impl Service {
             .env("JWT_SECRET", SECRET)
             .env("LOG_LEVEL", "info")
             .envs(more.iter().copied())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .with_context(|| {
                 format!("{}: build it with cargo build --release", program.display())
             })?;
-        let stdout = child.stdout.take().context("stdout")?;
+        let log = child.stderr.take().context("stderr")?;
         let (tell, told) = tokio::sync::oneshot::channel();
         // Reads to the end, so that the service never waits for a full pipe.
         std::thread::spawn(move || {
             let mut tell = Some(tell);
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            for line in BufReader::new(log).lines().map_while(Result::ok) {
                 if let Some(at) = line.find("listening public=")
                     && let Some(tell) = tell.take()
                 {
