@@ -190,8 +190,11 @@ BEGIN
         'failed', CASE WHEN rule."strict" THEN '' ELSE rowcast.render($$
     WHEN OTHERS THEN
         PERFORM rowcast.note_problem(«relid», '«op»', 'SQLSTATE ' || SQLSTATE
-            || CASE WHEN SQLSTATE LIKE '42%' OR SQLSTATE = 'P0001' THEN ': ' || SQLERRM ELSE '' END);
-        RETURN NULL;$$, v) END,
+            || CASE WHEN SQLSTATE LIKE '42%' OR SQLSTATE = 'P0001' THEN ': ' || SQLERRM ELSE '' END);«give_up»
+        RETURN NULL;$$, v || jsonb_build_object('give_up', CASE WHEN by_log THEN rowcast.render($$
+        -- Says that these rows are nobody's: a statement around this one must not take them for its own.
+        PERFORM pg_logical_emit_message(true, 'rowcast',
+            concat('{"v":1,"t":«relid»,"op":"«op»","n":', (SELECT count(*) FROM «rows»), ',"bulk":[]}'));$$, v) END)) END,
         'unmapped', CASE WHEN rule."strict" THEN rowcast.render($$
         RAISE EXCEPTION 'rowcast: % of % rows of %.% belong to no organization («op», first record %)', n - mapped, n, «schema», «table», id
             USING ERRCODE = 'RC001', HINT = 'Fill the organization, or track the table again with strict => false.';$$, v)

@@ -193,6 +193,41 @@ async fn problems_name_the_record_and_nothing_else() {
     );
 }
 
+/// A statement whose organizations cannot be looked up says that its rows are nobody's (promise 6): else a
+/// statement around it would take the latest changes of the table, which are these, for its own.
+#[tokio::test]
+async fn rows_of_a_failed_look_up_are_given_up_in_the_log() {
+    let (database, sql) = fresh().await;
+    sql.exec(
+        "CREATE TABLE secrets (id int PRIMARY KEY, organization_id text);
+         SELECT rowcast.track('secrets', storage => 'log')",
+    )
+    .await;
+    let messages = Messages::of(&database, &sql).await;
+    sql.exec(
+        "ALTER TABLE secrets RENAME organization_id TO tenant;
+         INSERT INTO secrets VALUES (1, 'a');
+         INSERT INTO secrets VALUES (2, 'a'), (3, 'b');
+         DELETE FROM secrets WHERE id = 1",
+    )
+    .await;
+    let said = messages.said().await;
+    let given_up =
+        |op: &str, n: u64| serde_json::json!({"t": "secrets", "op": op, "n": n, "bulk": []});
+    let said: Vec<serde_json::Value> = said
+        .iter()
+        .map(|text| serde_json::from_str(text).unwrap())
+        .collect();
+    assert_eq!(
+        said,
+        [
+            given_up("INSERT", 1),
+            given_up("INSERT", 2),
+            given_up("DELETE", 1)
+        ]
+    );
+}
+
 /// Rows that an UPDATE takes to another partition are a DELETE and an INSERT in the log.
 #[tokio::test]
 async fn rows_that_change_partition() {
