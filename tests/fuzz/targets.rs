@@ -13,7 +13,7 @@ use rowcast_model::{
 };
 use rowcast_routing::{Catalog, Router, TableRule, json::write_value};
 use rowcast_source::pgoutput::{self, Message};
-use rowcast_wire::{Filter, FilterLimits, Limits, Operand};
+use rowcast_wire::{Auth, ClientFrame, Filter, FilterLimits, Limits, Operand};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -54,6 +54,20 @@ fn fuzz_wal_messages() {
     });
 }
 
+/// The same frame with a token of another length and other letters; `None` when it carries none.
+fn with_another_token(frame: &ClientFrame) -> Option<ClientFrame> {
+    let mut frame = frame.clone();
+    let token = match &mut frame {
+        ClientFrame::Auth(Auth { token, .. }) | ClientFrame::Token { token, .. } => token,
+        ClientFrame::Subscribe(_)
+        | ClientFrame::Unsubscribe { .. }
+        | ClientFrame::Ping { .. }
+        | ClientFrame::Pong => return None,
+    };
+    *token = "-".repeat(token.len() + 1);
+    Some(frame)
+}
+
 #[test]
 fn fuzz_client_frames() {
     let limits = Limits {
@@ -65,7 +79,12 @@ fn fuzz_client_frames() {
             Ok(frame) => {
                 assert!(input.len() <= limits.frame_bytes);
                 let shown = format!("{frame:?}");
-                assert!(!shown.contains("eyJhbGciOiJIUzI1NiJ9"), "a token is shown");
+                // The text of a token may stand in a channel's name too: what is shown must not
+                // depend on the token.
+                if let Some(other) = with_another_token(&frame) {
+                    assert_eq!(shown, format!("{other:?}"), "a token is shown");
+                    assert_eq!(format!("{frame:#?}"), format!("{other:#?}"));
+                }
                 (0, shown.split([' ', '(', '{']).next().map(str::to_owned))
             }
             Err(error) => {
