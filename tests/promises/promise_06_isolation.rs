@@ -1,6 +1,6 @@
 //! Promise 6: no event of an organization is ever written to a socket that is not of it.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::{
     fixture::{PROJECT_1, PROJECT_2, TRACK},
@@ -56,6 +56,101 @@ async fn promise_06_isolation_of_every_kind_of_write() {
             "{}",
             world.server.log()
         );
+    }
+}
+
+/// A case of each organization with steps. Each statement on `steps` brings about, in the same statement,
+/// one on the automatic steps of org_2's case and one on its notes. While those run, the way to their
+/// organization is broken: nobody can say whose rows they are.
+const NESTED: &str = "
+    CREATE TABLE cases (id text PRIMARY KEY, organization_id text);
+    CREATE TABLE steps (id int PRIMARY KEY, case_id text, title text);
+    CREATE TABLE notes (id int PRIMARY KEY, case_id text, title text);
+    INSERT INTO cases VALUES ('one', 'org_1'), ('two', 'org_2');
+    SELECT rowcast.track('steps', organization_path => 'case_id -> cases.organization_id', storage => 'STORAGE');
+    SELECT rowcast.track('notes', organization_path => 'case_id -> cases.organization_id', storage => 'STORAGE');
+    CREATE FUNCTION follow() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        ALTER TABLE cases RENAME organization_id TO tenant;
+        IF TG_OP = 'INSERT' THEN
+            INSERT INTO steps VALUES (NEW.id + 100, 'two', 'secret');
+            INSERT INTO notes VALUES (NEW.id, 'two', 'secret');
+        ELSIF TG_OP = 'UPDATE' THEN
+            UPDATE steps SET title = 'secret again' WHERE id = NEW.id + 100;
+            UPDATE notes SET title = 'secret again' WHERE id = NEW.id;
+        ELSE
+            DELETE FROM steps WHERE id = OLD.id + 100;
+            DELETE FROM notes WHERE id = OLD.id;
+        END IF;
+        ALTER TABLE cases RENAME tenant TO organization_id;
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER follow AFTER INSERT OR UPDATE OR DELETE ON steps
+        FOR EACH ROW WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION follow();";
+
+/// Rows of a nested statement whose look-up failed are nobody's; the statement around it is told to its
+/// own organization, row by row, and to no other.
+#[tokio::test]
+async fn promise_06_a_failed_look_up_inside_a_statement_takes_nothing_from_it() {
+    for storage in ["log", "table"] {
+        let prepare = NESTED.replace("STORAGE", storage);
+        let world = World::prepared(&format!("{TRACK}{prepare}"), &[]).await;
+        let mut one = world.member("u1", "org_1").await;
+        let mut two = world.member("u2", "org_2").await;
+        world
+            .exec(
+                "INSERT INTO steps VALUES (1, 'one', 'a');
+                 INSERT INTO steps VALUES (2, 'one', 'b'), (3, 'one', 'c');
+                 UPDATE steps SET title = 'd' WHERE id IN (1, 3);
+                 DELETE FROM steps WHERE id IN (2, 3);
+                 BEGIN;
+                 INSERT INTO steps VALUES (4, 'one', 'e');
+                 UPDATE steps SET title = 'f' WHERE id = 4;
+                 COMMIT",
+            )
+            .await;
+        let problems = "SELECT string_agg(DISTINCT t.table_name || ' ' || p.operation, ', ') \
+                        FROM rowcast.problems p JOIN rowcast.tables t USING (relid) \
+                        WHERE p.reason LIKE 'SQLSTATE 42703%'";
+        assert_eq!(
+            world.sql.text(problems).await,
+            "notes DELETE, notes INSERT, notes UPDATE, steps DELETE, steps INSERT, steps UPDATE"
+        );
+        let told: Vec<Value> = world
+            .events_so_far(&mut one, "org_1")
+            .await
+            .iter()
+            .map(|event| {
+                let (new, old) = (&event.json["new"], &event.json["old"]);
+                let id = new.get("id").unwrap_or(&old["id"]);
+                json!([event.table(), event.event_type(), id, new["title"]])
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                json!(["steps", "INSERT", 1, "a"]),
+                json!(["steps", "INSERT", 2, "b"]),
+                json!(["steps", "INSERT", 3, "c"]),
+                json!(["steps", "UPDATE", 1, "d"]),
+                json!(["steps", "UPDATE", 3, "d"]),
+                json!(["steps", "DELETE", 2, null]),
+                json!(["steps", "DELETE", 3, null]),
+                json!(["steps", "INSERT", 4, "e"]),
+                json!(["steps", "UPDATE", 4, "f"]),
+            ],
+            "{storage}"
+        );
+        let at_two = world.events_so_far(&mut two, "org_2").await;
+        assert!(at_two.is_empty(), "{storage}: {at_two:#?}");
+        // What is whole again is told again.
+        world
+            .exec("ALTER TABLE steps DISABLE TRIGGER follow; INSERT INTO steps VALUES (9, 'two', 'g')")
+            .await;
+        let at_two = world.events_so_far(&mut two, "org_2").await;
+        assert_eq!(at_two.len(), 1, "{storage}: {at_two:#?}");
+        assert_eq!(at_two[0].json["new"]["title"], "g", "{storage}");
+        assert!(world.events_so_far(&mut one, "org_1").await.is_empty());
     }
 }
 
