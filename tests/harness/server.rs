@@ -129,12 +129,7 @@ impl Server {
                 "it ended:\n{}",
                 self.log()
             );
-            let found = self
-                .lines
-                .lock()
-                .unwrap()
-                .iter()
-                .find_map(|line| addresses(line));
+            let found = self.listens_on();
             if let Some((public, internal)) = found {
                 (self.public, self.internal) = (public, internal);
             }
@@ -143,15 +138,15 @@ impl Server {
         .await;
     }
 
+    /// The public and the internal address, once its log names them.
+    fn listens_on(&self) -> Option<(SocketAddr, SocketAddr)> {
+        let lines = self.lines.lock().unwrap();
+        lines.iter().find_map(|line| addresses(line))
+    }
+
     /// Whether `/readyz` says 200 at this moment; a service that does not listen is not ready.
     pub async fn is_ready(&self) -> bool {
-        let found = self
-            .lines
-            .lock()
-            .unwrap()
-            .iter()
-            .find_map(|line| addresses(line));
-        match found {
+        match self.listens_on() {
             Some((_, internal)) => get(internal, "/readyz")
                 .await
                 .is_some_and(|(status, _)| status == 200),

@@ -7,7 +7,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{
-    DEADLINE, SECRET, World, auth, claims, now,
+    Client, DEADLINE, SECRET, World, auth, claims, now,
     raw::{self, frame},
     sign, token, world, world_with,
 };
@@ -19,6 +19,7 @@ use serde_json::json;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    task::JoinHandle,
 };
 use tokio_tungstenite::tungstenite::{
     Message,
@@ -43,6 +44,25 @@ fn noise(kind: &str) -> Vec<u8> {
     }
 }
 
+/// Looks at `other` until the flood has ended, and says how it did.
+async fn while_others_are_served<T>(
+    world: &World,
+    mut other: Client,
+    kind: &str,
+    flood: JoinHandle<T>,
+) -> T {
+    while !flood.is_finished() {
+        let asked = Instant::now();
+        world.unharmed(&mut other, "acme").await;
+        assert!(
+            asked.elapsed() < Duration::from_secs(2),
+            "{kind}: others wait {:?}",
+            asked.elapsed()
+        );
+    }
+    flood.await.unwrap()
+}
+
 /// Who never says who he is cannot stay by making noise, nor keep the thread from others.
 #[tokio::test]
 async fn a_stranger_who_floods_is_closed_in_time() {
@@ -52,7 +72,7 @@ async fn a_stranger_who_floods_is_closed_in_time() {
             ..SocketLimits::default()
         })
         .await;
-        let mut other = world.join("ann", "acme").await;
+        let other = world.join("ann", "acme").await;
         let address = world.gateway.public;
         let flood = tokio::task::spawn_blocking(move || {
             let begin = match kind {
@@ -61,16 +81,7 @@ async fn a_stranger_who_floods_is_closed_in_time() {
             };
             raw::flood(address, begin, noise(kind), Duration::from_secs(8))
         });
-        while !flood.is_finished() {
-            let asked = Instant::now();
-            world.unharmed(&mut other, "acme").await;
-            assert!(
-                asked.elapsed() < Duration::from_secs(2),
-                "{kind}: others wait {:?}",
-                asked.elapsed()
-            );
-        }
-        let ended = flood.await.unwrap();
+        let ended = while_others_are_served(&world, other, kind, flood).await;
         assert!(ended.is_some(), "{kind}: the stranger stays");
     }
 }
@@ -84,7 +95,7 @@ async fn a_member_who_floods_ends_with_the_token_at_the_latest() {
             ..auth()
         };
         let world = world_with(config, SocketLimits::default(), HubLimits::default(), &[]).await;
-        let mut other = world.join("ann", "acme").await;
+        let other = world.join("ann", "acme").await;
         let address = world.gateway.public;
         let token = sign(&json!({"sub": "ann", "exp": now() + 2}), SECRET);
         let flood = tokio::task::spawn_blocking(move || {
@@ -94,16 +105,7 @@ async fn a_member_who_floods_ends_with_the_token_at_the_latest() {
             }
             raw::flood(address, begin, noise(kind), Duration::from_secs(8))
         });
-        while !flood.is_finished() {
-            let asked = Instant::now();
-            world.unharmed(&mut other, "acme").await;
-            assert!(
-                asked.elapsed() < Duration::from_secs(2),
-                "{kind}: others wait {:?}",
-                asked.elapsed()
-            );
-        }
-        let ended = flood.await.unwrap();
+        let ended = while_others_are_served(&world, other, kind, flood).await;
         assert!(ended.is_some(), "{kind}: the socket outlives its token");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rowcast_embedded::StopMode;
+use rowcast_embedded::{Cluster, StopMode};
 use rowcast_model::{Lsn, SourceEvent, WalItem};
 use rowcast_source::{ConnInfo, SourceConfig};
 
@@ -226,11 +226,9 @@ async fn a_slot_whose_log_is_gone_is_made_again_under_a_new_epoch() {
     assert_eq!(numbers(&source.transaction().await.0), [1]);
 }
 
-/// A network that swallows everything: no error comes from anywhere, only the silence is noticed.
-#[tokio::test]
-async fn a_swallowed_stream_is_noticed_and_replaced() {
-    let cluster = cluster(&[]);
-    let world = World::on(&cluster).await;
+/// A world with the table `t`, and a stream of it that runs through a network that can fail.
+async fn behind_a_proxy(cluster: &Cluster) -> (World, Proxy, SourceConfig) {
+    let world = World::on(cluster).await;
     world
         .exec("CREATE TABLE t (id int PRIMARY KEY, pad text)")
         .await;
@@ -239,10 +237,21 @@ async fn a_swallowed_stream_is_noticed_and_replaced() {
         &format!(":{}/", cluster.port()),
         &format!(":{}/", proxy.port()),
     );
-    let mut source = Stream::new(SourceConfig {
+    let config = SourceConfig {
         replication: ConnInfo::parse(&through, None).unwrap(),
-        silence_limit: Duration::from_millis(1500),
         ..world.config()
+    };
+    (world, proxy, config)
+}
+
+/// A network that swallows everything: no error comes from anywhere, only the silence is noticed.
+#[tokio::test]
+async fn a_swallowed_stream_is_noticed_and_replaced() {
+    let cluster = cluster(&[]);
+    let (world, proxy, config) = behind_a_proxy(&cluster).await;
+    let mut source = Stream::new(SourceConfig {
+        silence_limit: Duration::from_millis(1500),
+        ..config
     });
     source.start().await;
     world.exec("INSERT INTO t VALUES (1)").await;
@@ -271,19 +280,8 @@ async fn a_swallowed_stream_is_noticed_and_replaced() {
 #[tokio::test]
 async fn closing_a_stalled_stream_takes_bounded_time() {
     let cluster = cluster(&[]);
-    let world = World::on(&cluster).await;
-    world
-        .exec("CREATE TABLE t (id int PRIMARY KEY, pad text)")
-        .await;
-    let proxy = Proxy::start(cluster.port()).await;
-    let through = world.url.replace(
-        &format!(":{}/", cluster.port()),
-        &format!(":{}/", proxy.port()),
-    );
-    let mut source = Stream::new(SourceConfig {
-        replication: ConnInfo::parse(&through, None).unwrap(),
-        ..world.config()
-    });
+    let (world, proxy, config) = behind_a_proxy(&cluster).await;
+    let mut source = Stream::new(config);
     source.start().await;
     proxy.swallow_after(1500);
     world
