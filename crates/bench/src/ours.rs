@@ -16,7 +16,7 @@ use rowcast_gateway::{AuthConfig, GatewayConfig, GatewayMetrics, Readiness, Sock
 use rowcast_hub::{Hub, HubLimits};
 use rowcast_model::{
     Audience, Batch, Body, ColumnMeta, Cursor, Epoch, HubOp, JsonRow, JsonRowBuilder, Kind, Lsn,
-    MembershipChange, Operation, RoutedEvent, TableName, Timestamp, Topic,
+    MembershipChange, Operation, OrgId, RoutedEvent, TableName, Timestamp, Topic,
 };
 use rowcast_wire::{EventClass, Forms, encode_event};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -50,11 +50,15 @@ fn row() -> JsonRow {
 struct Events {
     row: JsonRow,
     table: Arc<TableName>,
+    // Routing hands the same name on for every event of an organization, so it is made once here, too.
+    organizations: Vec<OrgId>,
+    record_id: Arc<str>,
+    unchanged: Arc<[Arc<str>]>,
     lsn: u64,
 }
 
 impl Events {
-    fn new() -> Events {
+    fn new(channels: usize) -> Events {
         let table = Arc::new(TableName {
             schema: "public".into(),
             name: "tasks".into(),
@@ -62,6 +66,9 @@ impl Events {
         Events {
             row: row(),
             table,
+            organizations: (0..channels).map(|i| organization(i).into()).collect(),
+            record_id: "1000000".into(),
+            unchanged: Arc::new([]),
             lsn: FIRST_LSN,
         }
     }
@@ -74,16 +81,16 @@ impl Events {
                 index,
             },
             commit_time: Timestamp(1_700_000_000_000_000),
-            topic: Topic::Org(organization(channel).into()),
+            topic: Topic::Org(self.organizations[channel].clone()),
             audience: Audience::default(),
             table: self.table.clone(),
             op: Operation::Insert,
-            record_id: Some("1000000".into()),
+            record_id: Some(self.record_id.clone()),
             old_record_id: None,
             body: Body::Change {
                 new: Some(self.row.clone()),
                 old: None,
-                unchanged: Arc::new([]),
+                unchanged: self.unchanged.clone(),
             },
             last,
         }
@@ -91,10 +98,11 @@ impl Events {
 
     /// A transaction of `burst` rows of one organization.
     fn batch(&mut self, channel: usize, burst: usize) -> Batch {
+        let mut ops = Vec::with_capacity(burst + 1);
         let burst = u32::try_from(burst).unwrap_or(u32::MAX);
-        let mut ops: Vec<HubOp> = (0..burst)
-            .map(|index| HubOp::Event(self.next(channel, index, index + 1 == burst)))
-            .collect();
+        for index in 0..burst {
+            ops.push(HubOp::Event(self.next(channel, index, index + 1 == burst)));
+        }
         let cursor = Cursor::after_commit(Epoch(1), Lsn(self.lsn));
         ops.push(HubOp::Commit {
             cursor,
@@ -115,7 +123,7 @@ pub fn organization(channel: usize) -> String {
 
 /// Bytes of the frames of a burst, all together, as every subscriber gets them.
 pub fn burst_bytes(burst: usize) -> usize {
-    let mut events = Events::new();
+    let mut events = Events::new(1);
     let (organization, channel) = (organization(0), format!("org:{}", organization(0)));
     let class = EventClass {
         channel: &channel,
@@ -191,16 +199,15 @@ pub async fn run(load: Load) -> Result<()> {
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     lines.next_line().await?;
 
-    let publishing = hub.clone();
-    let measured = load.clone();
-    // In a task, as in the service; the runtime has one worker, as there is one core.
-    tokio::spawn(async move { publish(&publishing, &measured).await }).await??;
+    let (publishing, measured) = (hub.clone(), load.clone());
+    // On a thread of its own, as in the service.
+    tokio::task::spawn_blocking(move || publish(&publishing, &measured)).await??;
     lines.next_line().await?;
     Ok(())
 }
 
-async fn publish(hub: &Hub, load: &Load) -> Result<()> {
-    let mut events = Events::new();
+fn publish(hub: &Hub, load: &Load) -> Result<()> {
+    let mut events = Events::new(load.channels);
     let (start, cpu) = (Instant::now(), process::cpu_seconds(std::process::id())?);
     let window = Duration::from_secs_f64(load.seconds);
     let per_channel = load.sockets / load.channels;
@@ -209,13 +216,12 @@ async fn publish(hub: &Hub, load: &Load) -> Result<()> {
         hub.publish(events.batch(channel, load.burst));
         frames += (per_channel * load.burst) as u64;
         channel = (channel + 1) % load.channels;
-        tokio::task::yield_now().await;
         while hub.queued_bytes() > MOST_QUEUED {
-            tokio::time::sleep(Duration::from_micros(200)).await;
+            std::thread::sleep(Duration::from_micros(200));
         }
     }
     while hub.queued_bytes() > 0 {
-        tokio::time::sleep(Duration::from_micros(200)).await;
+        std::thread::sleep(Duration::from_micros(200));
     }
     load.report(
         frames,

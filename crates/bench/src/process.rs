@@ -45,3 +45,35 @@ pub fn pinned(core: usize, program: &std::path::Path) -> Command {
     }
     Command::new(program)
 }
+
+/// Keeps all threads of this process on one core, where `taskset` is there, until the answer is dropped.
+pub fn stay_on(core: usize) -> Pinned {
+    let before = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let allowed = before
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))
+        .map(|list| list.trim().to_owned());
+    let pinned = Pinned(allowed);
+    Pinned::set(&core.to_string());
+    pinned
+}
+
+/// See [`stay_on`].
+pub struct Pinned(Option<String>);
+
+impl Pinned {
+    fn set(cores: &str) {
+        // Without it the figures are noisier, and that is all.
+        let _ = Command::new("taskset")
+            .args(["-a", "-p", "-c", cores, &std::process::id().to_string()])
+            .output();
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            Pinned::set(before);
+        }
+    }
+}

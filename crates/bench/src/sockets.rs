@@ -3,11 +3,12 @@
 //! Frames are not parsed: what arrives is counted in bytes, since every frame of a run has one length.
 
 use std::{
+    io::Read,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
@@ -27,15 +28,36 @@ impl Counter {
     }
 }
 
-/// Reads `socket` to its end in the background, counting.
-pub fn count(mut socket: TcpStream, counter: &Counter) {
+/// How often [`sweep`] looks at every socket.
+const SWEEP: Duration = Duration::from_millis(5);
+
+/// Reads all `sockets` to their ends on a thread of its own, counting: looks at each every 5 ms.
+///
+/// # Errors
+/// When a socket cannot be taken from the runtime.
+pub fn sweep(sockets: Vec<TcpStream>, counter: &Counter) -> Result<()> {
+    let mut sockets = sockets
+        .into_iter()
+        .map(TcpStream::into_std)
+        .collect::<Result<Vec<_>, _>>()?;
     let counter = counter.clone();
-    tokio::spawn(async move {
-        let mut buffer = vec![0u8; 16 * 1024];
-        while let Ok(read @ 1..) = socket.read(&mut buffer).await {
-            counter.0.fetch_add(read as u64, Ordering::Relaxed);
+    std::thread::spawn(move || {
+        let mut buffer = vec![0u8; 64 * 1024];
+        while !sockets.is_empty() {
+            let begun = Instant::now();
+            let mut got = 0;
+            sockets.retain_mut(|socket| match socket.read(&mut buffer) {
+                Ok(read) => {
+                    got += read as u64;
+                    read > 0
+                }
+                Err(error) => error.kind() == std::io::ErrorKind::WouldBlock,
+            });
+            counter.0.fetch_add(got, Ordering::Relaxed);
+            std::thread::sleep(SWEEP.saturating_sub(begun.elapsed()));
         }
     });
+    Ok(())
 }
 
 /// Connects to `address`, makes the WebSocket handshake and authenticates; the socket is then subscribed

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 
 use super::{
     Shared,
-    half::Out,
+    half::Socket,
     reader::{Read, Reader},
 };
 use crate::{
@@ -52,7 +52,7 @@ impl Stranger {
 pub(super) async fn admit(
     shared: &Arc<Shared>,
     ticket: &mut Ticket,
-    socket: &Arc<TcpStream>,
+    socket: &Arc<Socket>,
     reader: &mut Reader,
 ) -> Result<Member, Stranger> {
     tokio::select! {
@@ -65,7 +65,7 @@ pub(super) async fn admit(
 async fn introduced(
     shared: &Arc<Shared>,
     ticket: &mut Ticket,
-    socket: &Arc<TcpStream>,
+    socket: &Arc<Socket>,
     reader: &mut Reader,
 ) -> Result<Member, Stranger> {
     let first = tokio::time::timeout(shared.limits.auth_timeout, first_frame(socket, reader));
@@ -114,7 +114,7 @@ async fn introduced(
 fn enter(
     shared: &Arc<Shared>,
     ticket: &mut Ticket,
-    socket: &Arc<TcpStream>,
+    socket: &Arc<Socket>,
     auth: Auth,
     verified: Verified,
 ) -> Result<Member, Stranger> {
@@ -134,7 +134,7 @@ fn enter(
     }
     let now = Instant::now();
     let session = Session::new(&shared.limits, now, expiry(now, verified.expires_at));
-    let sink: Arc<dyn Sink> = Arc::new(Out(socket.clone()));
+    let sink: Arc<dyn Sink> = socket.clone();
     let connection = shared.hub.connect(verified.identity.clone(), sink);
     let id = connection.id().to_string();
     // It leaves together with the reply to the subscription: who reads it is on the channel already.

@@ -5,27 +5,51 @@
 
 use std::{
     io::{self, IoSlice, Read, Write},
+    ops::Deref,
     sync::Arc,
 };
 
 use rowcast_hub::Sink;
+use rustix::{
+    io::Errno,
+    net::{self, SendAncillaryBuffer, SendFlags},
+};
 use tokio::net::TcpStream;
 
-/// The hub's side.
-pub(crate) struct Out(pub Arc<TcpStream>);
+/// The socket. The hub writes to it.
+///
+/// It asks the kernel straight away: an event goes to thousands of sockets in a row, nearly all of which
+/// take it, and what the runtime remembers of each would be one more place in memory that is cold. Only
+/// when the socket is full the runtime is asked, so that it knows what to wait for.
+pub(crate) struct Socket(pub TcpStream);
 
-impl Sink for Out {
+impl Deref for Socket {
+    type Target = TcpStream;
+
+    fn deref(&self) -> &TcpStream {
+        &self.0
+    }
+}
+
+impl Sink for Socket {
     fn try_write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match slices {
-            [one] => self.0.try_write(one),
-            many => self.0.try_write_vectored(many),
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        let sent = match slices {
+            [one] => net::send(&self.0, one, flags),
+            many => net::sendmsg(&self.0, many, &mut SendAncillaryBuffer::default(), flags),
+        };
+        match (sent, slices) {
+            (Ok(sent), _) => Ok(sent),
+            (Err(Errno::AGAIN), [one]) => self.0.try_write(one),
+            (Err(Errno::AGAIN), many) => self.0.try_write_vectored(many),
+            (Err(error), _) => Err(error.into()),
         }
     }
 }
 
 /// The reader's side.
 pub(crate) struct In {
-    pub socket: Arc<TcpStream>,
+    pub socket: Arc<Socket>,
     /// What the reader wants to answer.
     pub answers: Vec<u8>,
     /// How often the socket may still be read in this turn. Some frames yield no message (pieces of one, for

@@ -4,13 +4,12 @@ use std::{io::ErrorKind, sync::Arc};
 
 use bytes::Bytes;
 use rowcast_wire::Frame;
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::{
     self, Message, WebSocket,
     protocol::{Role, WebSocketConfig},
 };
 
-use super::half::In;
+use super::half::{In, Socket};
 
 /// Bytes of one read: most frames of clients are smaller, and every idle socket keeps a buffer of this size.
 const READ_BYTES: usize = 1024;
@@ -43,7 +42,7 @@ pub(super) struct Reader(WebSocket<In>);
 
 impl Reader {
     /// Reads `early` first, which came before this was a WebSocket; no message may be longer than `most` bytes.
-    pub fn new(socket: Arc<TcpStream>, early: Vec<u8>, most: usize) -> Reader {
+    pub fn new(socket: Arc<Socket>, early: Vec<u8>, most: usize) -> Reader {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .write_buffer_size(0)

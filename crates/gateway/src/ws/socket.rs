@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use super::{
     Shared,
     admit::{Member, Stranger, admit, expires_in, expiry, refusal},
+    half::Socket,
     reader::{Read, Reader},
 };
 use crate::{
@@ -55,7 +56,7 @@ pub(crate) async fn run(
     early: Vec<u8>,
 ) {
     shared.metrics.sockets.inc();
-    let socket = Arc::new(stream);
+    let socket = Arc::new(Socket(stream));
     let mut reader = Reader::new(socket.clone(), early, shared.limits.message_bytes);
     // What is only needed at the beginning shall not be kept by ten thousand idle sockets.
     let admitted = Box::pin(admit(&shared, &mut ticket, &socket, &mut reader)).await;
