@@ -8,10 +8,10 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::registry::Registry;
 use rowcast_model::{Batch, Channel, Cursor, OrgId, Role, Timestamp};
-use rowcast_wire::Ref;
+use rowcast_wire::{Frame, Ref};
 
 use crate::{
-    ApiKey, Auth, Connection, HubError, HubLimits, Identity, Sink, Subscription,
+    ApiKey, Auth, Connection, HubError, HubLimits, Identity, Sink, StreamState, Subscription,
     connection::Shared,
     metrics::Metrics,
     outbox::Budget,
@@ -80,6 +80,41 @@ impl Hub {
         self.shared.metrics.events.inc_by(events);
     }
 
+    /// Tells everybody whether the log is being read; to whom that is no news, nothing is said.
+    pub fn announce(&self, stream: StreamState) {
+        let mut state = self.state.lock();
+        if state.stream == stream {
+            return;
+        }
+        let frame = stream.frame();
+        state.stream = stream;
+        let all = state.conns.iter().map(|(_, conn)| conn);
+        let welcomed: Vec<Arc<Connection>> = all
+            .filter(|conn| conn.about.welcomed)
+            .map(|conn| conn.connection.clone())
+            .collect();
+        for connection in &welcomed {
+            connection.queue(frame.clone());
+        }
+        drop(state);
+        for connection in welcomed {
+            connection.pump();
+        }
+    }
+
+    /// Queues the first frame of a connection, and behind it that the log is not being read, if so. What
+    /// is announced later reaches this connection, too.
+    pub fn welcome(&self, connection: &Connection, frame: Frame) {
+        let mut state = self.state.lock();
+        connection.queue(frame);
+        if state.stream != StreamState::Live {
+            connection.queue(state.stream.frame());
+        }
+        if let Some(conn) = state.conn(connection) {
+            conn.about.welcomed = true;
+        }
+    }
+
     /// The position of what was published last.
     pub fn position(&self) -> Cursor {
         self.state.lock().position()
@@ -98,6 +133,7 @@ impl Hub {
             mark: Mark::default(),
             about: Box::new(About {
                 identity: identity.clone(),
+                welcomed: false,
                 subs: smallvec::SmallVec::new(),
             }),
         });

@@ -23,6 +23,7 @@ mod publish;
 mod resume;
 mod stage;
 mod state;
+mod stream;
 mod subscribe;
 mod topics;
 
@@ -34,3 +35,4 @@ pub use identity::{Auth, Grant, Identity, may_see};
 pub use limits::HubLimits;
 pub use outbox::Sink;
 pub use rowcast_wire::Subscribe as Subscription;
+pub use stream::StreamState;

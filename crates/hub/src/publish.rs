@@ -40,6 +40,13 @@ impl State {
             HubOp::MembershipsCleared => self.clear_memberships(stage),
             HubOp::ApiKey(change) => self.change_key(change, stage),
             HubOp::ApiKeysCleared => self.clear_keys(stage),
+            HubOp::LogBegins { floor, target } => {
+                self.expect_epoch(floor.epoch, stage);
+                if self.position.is_none() {
+                    self.advance(*floor);
+                }
+                self.target = Some(*target);
+            }
             HubOp::NewEpoch { epoch, reason } => self.new_epoch(*epoch, reason, stage),
         }
     }

@@ -11,7 +11,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use crate::{
-    Auth, Grant, HubLimits, Identity,
+    Auth, Grant, HubLimits, Identity, StreamState,
     classes::{ClassId, Classes},
     connection::Connection,
     directory::Directory,
@@ -31,6 +31,8 @@ pub(crate) struct Conn {
 /// Whose connection it is and what it listens to.
 pub(crate) struct About {
     pub identity: Identity,
+    /// Was sent its first frame.
+    pub welcomed: bool,
     pub subs: SmallVec<[SubId; 2]>,
 }
 
@@ -114,6 +116,10 @@ pub(crate) struct State {
     pub step: u64,
     pub next_connection: u64,
     next_generation: u64,
+    /// Whether the log is being read.
+    pub stream: StreamState,
+    /// How far the log was written when reading began; what comes up to here is the past.
+    pub target: Option<Cursor>,
     /// What was published last; `None` before anything was.
     pub position: Option<Cursor>,
     /// Before this, events of organizations are not remembered.
@@ -149,6 +155,8 @@ impl State {
             step: 0,
             next_connection: 0,
             next_generation: 0,
+            stream: StreamState::Live,
+            target: None,
             position: None,
             floor: NOWHERE,
             last_for_all: None,
@@ -284,7 +292,7 @@ impl State {
     /// Remembers that an organization had an event. When too many are remembered, those without
     /// listeners are forgotten, and cursors from before are not trusted any more.
     pub(crate) fn remember_first(&mut self, organization: &OrgId, cursor: Cursor) {
-        if self.topics.len() >= self.limits.remembered_topics {
+        if self.topics.len() >= self.limits.remembered_organizations {
             self.topics.retain(|_, topic| topic.listeners.is_some());
             self.floor = self.position();
         }

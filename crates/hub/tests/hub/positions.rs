@@ -175,7 +175,7 @@ fn a_new_epoch_is_told_to_everybody() {
 #[test]
 fn forgetting_organizations_distrusts_old_cursors() {
     let hub = hub_with(rowcast_hub::HubLimits {
-        remembered_topics: 4,
+        remembered_organizations: 4,
         ..Default::default()
     });
     hub.publish(batch(vec![HubOp::Position(at(1, 0))]));
