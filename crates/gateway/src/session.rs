@@ -1,5 +1,5 @@
-//! One authenticated socket's time and patience, as a value: when to ask for a sign of life, when it has been
-//! silent too long, when its token ends, how many frames it may send. No IO; time comes in.
+//! One authenticated socket's time and patience, as a value: when to ask for a sign of life and when to give
+//! one, when it has been silent too long, when its token ends, how many frames it may send. No IO; time comes in.
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,8 @@ pub enum Due {
     Nothing,
     /// Ask for a sign of life.
     Ping,
+    /// Tell how far the socket is.
+    Position,
     /// Close.
     Close(CloseCode),
 }
@@ -35,6 +37,9 @@ pub struct Session {
     heard: Instant,
     pinged: Option<Instant>,
     expires: Option<Instant>,
+    /// When to tell the position next.
+    position: Instant,
+    position_interval: Duration,
     ping_interval: Duration,
     silence: Duration,
     per_second: f32,
@@ -53,6 +58,8 @@ impl Session {
             heard: now,
             pinged: None,
             expires,
+            position: now + limits.position_interval,
+            position_interval: limits.position_interval,
             ping_interval: limits.ping_interval,
             silence: limits.silence,
             // Limits are small numbers; losing precision in them means nothing.
@@ -63,6 +70,12 @@ impl Session {
             bad: 0,
             most_bad: limits.bad_frames,
         }
+    }
+
+    /// The same, telling the position for the first time at another moment than those who came at once.
+    pub fn spread(mut self, number: u64) -> Session {
+        self.position -= self.position_interval.mul_f64(1.0 - spread(number));
+        self
     }
 
     /// Something came from the client.
@@ -102,7 +115,7 @@ impl Session {
         self.bad > self.most_bad
     }
 
-    /// What is due. Asking says that a due ping is sent.
+    /// What is due. Asking says that a due ping or position is sent.
     pub fn due(&mut self, now: Instant) -> Due {
         if self.expires.is_some_and(|at| at <= now) {
             return Due::Close(CloseCode::TokenExpired);
@@ -114,18 +127,30 @@ impl Session {
             self.pinged = Some(now);
             return Due::Ping;
         }
+        if now >= self.position {
+            self.position = now + self.position_interval;
+            return Due::Position;
+        }
         Due::Nothing
     }
 
     /// When to ask `due` again.
     pub fn next(&self) -> Instant {
-        let next = self.next_ping().min(self.heard + self.silence);
+        let life = self.next_ping().min(self.heard + self.silence);
+        let next = life.min(self.position);
         self.expires.map_or(next, |at| next.min(at))
     }
 
     fn next_ping(&self) -> Instant {
         self.pinged.unwrap_or(self.heard) + self.ping_interval
     }
+}
+
+/// A number from 0 to 1 for each number; those of neighbours lie far apart.
+pub fn spread(number: u64) -> f64 {
+    // The golden ratio: whatever range of numbers is open, it is covered evenly.
+    let scattered = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    f64::from(u32::try_from(scattered).unwrap_or(0)) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]
@@ -138,6 +163,7 @@ mod tests {
             bad_frames: 2,
             frames_per_second: 1,
             frames_burst: 2,
+            position_interval: Duration::from_secs(3600),
             ..SocketLimits::default()
         };
         (
@@ -176,6 +202,27 @@ mod tests {
         session.renewed(Some(at(20)));
         assert_eq!(session.due(at(10)), Due::Nothing);
         assert_eq!(session.due(at(20)), Due::Close(CloseCode::TokenExpired));
+    }
+
+    #[test]
+    fn the_position_is_told_again_and_again_and_not_to_all_at_once() {
+        let now = Instant::now();
+        let limits = SocketLimits::default();
+        let interval = limits.position_interval;
+        let mut firsts: Vec<Duration> = (0..100)
+            .map(|number| {
+                let mut session = Session::new(&limits, now, None).spread(number);
+                let first = session.next();
+                assert!(first <= now + interval);
+                assert_eq!(session.due(first), Due::Position);
+                assert_eq!(session.due(first), Due::Nothing);
+                assert_eq!(session.next(), first + interval);
+                first - now
+            })
+            .collect();
+        firsts.sort_unstable();
+        let gaps = firsts.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(gaps.max() < Some(interval / 20));
     }
 
     #[test]

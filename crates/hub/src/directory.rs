@@ -6,6 +6,8 @@ use hashbrown::HashMap;
 use rowcast_model::{KeyChange, MembershipChange, OrgId, Role, UserId};
 use smallvec::SmallVec;
 
+use crate::{Auth, Grant, Identity};
+
 /// The role of a membership whose row names none.
 const DEFAULT_ROLE: &str = "member";
 
@@ -66,6 +68,53 @@ impl Directory {
         organizations.sort_unstable();
         organizations.dedup();
         organizations
+    }
+
+    /// What somebody is in an organization; `None`: no member.
+    pub(crate) fn grant(&self, identity: &Identity, organization: &OrgId) -> Option<Grant> {
+        match &identity.auth {
+            Auth::ApiKey { id } => {
+                let key = self.key(id)?;
+                (key.organization == *organization).then(|| Grant {
+                    user: None,
+                    roles: key.roles.clone(),
+                })
+            }
+            Auth::Session { granted } => {
+                let mut roles = self.roles(&identity.user, organization);
+                let mut member = !roles.is_empty();
+                for (_, more) in granted.iter().filter(|(of, _)| of == organization) {
+                    member = true;
+                    roles.extend(more.iter().cloned());
+                }
+                roles.sort_unstable();
+                roles.dedup();
+                let roles: Arc<[Role]> = roles.into_iter().collect();
+                member.then(|| Grant {
+                    user: Some(identity.user.clone()),
+                    roles,
+                })
+            }
+        }
+    }
+
+    /// Organizations that an identity may subscribe to, sorted.
+    pub(crate) fn organizations_of(&self, identity: &Identity) -> Vec<OrgId> {
+        match &identity.auth {
+            Auth::ApiKey { id } => {
+                let key = self.key(id);
+                key.map(|key| key.organization.clone())
+                    .into_iter()
+                    .collect()
+            }
+            Auth::Session { granted } => {
+                let mut organizations = self.organizations(&identity.user);
+                organizations.extend(granted.iter().map(|(organization, _)| organization.clone()));
+                organizations.sort_unstable();
+                organizations.dedup();
+                organizations
+            }
+        }
     }
 
     /// The pairs whose roles a change may touch.

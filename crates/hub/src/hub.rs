@@ -2,12 +2,12 @@
 
 use std::{
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::registry::Registry;
-use rowcast_model::{Batch, Channel, Cursor, OrgId, Role, Timestamp};
+use rowcast_model::{Batch, Channel, Cursor, HubOp, OrgId, Role, Timestamp};
 use rowcast_wire::{Frame, Ref};
 
 use crate::{
@@ -35,6 +35,8 @@ pub struct Hub {
     press: Mutex<Stage>,
     state: Mutex<State>,
     shared: Arc<Shared>,
+    /// The beginning of the time by which the past is forgotten.
+    began: Instant,
 }
 
 impl Hub {
@@ -43,7 +45,8 @@ impl Hub {
         let metrics = Metrics::register(registry);
         Hub {
             press: Mutex::default(),
-            state: Mutex::new(State::new(limits)),
+            state: Mutex::new(State::new(limits, metrics.clone())),
+            began: Instant::now(),
             shared: Arc::new(Shared {
                 budget: Budget {
                     limit: limits.total_outbox_bytes,
@@ -64,17 +67,23 @@ impl Hub {
         let mut stage = self.press.lock();
         stage.begin();
         let mut events = 0;
+        let at = self.began.elapsed();
         let mut state = self.state.lock();
-        for op in &batch.ops {
-            events += u64::from(matches!(op, rowcast_model::HubOp::Event(_)));
-            state.step(op, &mut stage);
+        for op in batch.ops {
+            state.step(&op, &mut stage);
+            if let HubOp::Event(event) = op {
+                events += 1;
+                state.history.push(event, at);
+            }
             // The state stays locked while anything is staged: a reply that came in between would line
             // up behind events that come after it.
             if stage.is_full() {
                 MutexGuard::unlocked_fair(&mut state, || stage.flush(&self.shared, now));
             }
         }
+        state.history.expire(at);
         self.note_subscriptions(&state);
+        self.note_history(&state);
         drop(state);
         stage.flush(&self.shared, now);
         self.shared.metrics.events.inc_by(events);
@@ -187,6 +196,23 @@ impl Hub {
         result
     }
 
+    /// Tells more of the past to a connection whose [`Connection::work`] says so: a bounded part of it.
+    pub fn replay(&self, connection: &Arc<Connection>) {
+        let mut state = self.state.lock();
+        state.replay(connection, &self.shared.budget);
+        // The publisher shall not wait behind many who come back.
+        MutexGuard::unlock_fair(state);
+        connection.pump();
+    }
+
+    /// Tells a connection how far it is, unless some past has still to be told.
+    pub fn tell_position(&self, connection: &Arc<Connection>) {
+        let mut state = self.state.lock();
+        state.tell_position(connection);
+        drop(state);
+        connection.pump();
+    }
+
     /// Ends a subscription and sends the `unsubscribed` reply. With a generation only that subscription,
     /// not a fresher one to the same channel.
     ///
@@ -225,7 +251,7 @@ impl Hub {
 
     /// Organizations that somebody may subscribe to, sorted.
     pub fn organizations(&self, identity: &Identity) -> Vec<OrgId> {
-        self.state.lock().organizations(identity)
+        self.state.lock().directory.organizations_of(identity)
     }
 
     /// The API key with this id. The caller compares the hash in constant time.
@@ -263,6 +289,16 @@ impl Hub {
         for connection in connections {
             connection.close(code);
         }
+    }
+
+    fn note_history(&self, state: &State) {
+        let metrics = &self.shared.metrics;
+        let bytes = i64::try_from(state.history.bytes()).unwrap_or(i64::MAX);
+        metrics.history.set(bytes);
+        let evicted = state.history.evicted();
+        metrics
+            .evicted
+            .inc_by(evicted.saturating_sub(metrics.evicted.get()));
     }
 
     fn note_subscriptions(&self, state: &State) {

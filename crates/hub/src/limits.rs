@@ -21,7 +21,7 @@ pub struct HubLimits {
     pub history_retention: Duration,
     /// What is read from the past for one socket at a time.
     pub replay_bytes: usize,
-    /// Organizations of whose past nothing is kept but how far it reached, by number.
+    /// Organizations of whose past nothing is left but how far it reached, by number.
     pub remembered_organizations: usize,
     /// Tables whose columns are remembered to check filters, by number.
     pub remembered_tables: usize,

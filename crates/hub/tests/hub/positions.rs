@@ -121,10 +121,10 @@ fn a_cursor_is_gone_on_from_or_a_resync_is_told() {
     let end = |lsn| Cursor::after_commit(Epoch(1), rowcast_model::Lsn(lsn));
     assert_eq!(subscribe("org:other", end(20)), None);
     assert_eq!(subscribe("org:other", end(30)), None);
-    assert_eq!(subscribe("org:other", at(10, 0)), Some("no_history"));
-    assert_eq!(subscribe("org:acme", end(20)), Some("no_history"));
-    assert_eq!(subscribe("org:acme", end(9)), Some("no_history"));
-    assert_eq!(subscribe("user:anna", end(20)), Some("no_history"));
+    assert_eq!(subscribe("org:other", at(10, 0)), None);
+    assert_eq!(subscribe("org:acme", end(20)), None);
+    assert_eq!(subscribe("org:acme", end(9)), Some("too_old"));
+    assert_eq!(subscribe("user:anna", end(9)), Some("too_old"));
     let other = Cursor {
         epoch: Epoch(2),
         ..end(30)
@@ -176,6 +176,7 @@ fn a_new_epoch_is_told_to_everybody() {
 fn forgetting_organizations_distrusts_old_cursors() {
     let hub = hub_with(rowcast_hub::HubLimits {
         remembered_organizations: 4,
+        history_bytes: 0,
         ..Default::default()
     });
     hub.publish(batch(vec![HubOp::Position(at(1, 0))]));
@@ -187,5 +188,5 @@ fn forgetting_organizations_distrusts_old_cursors() {
     let mut wanted = to("org:org9");
     wanted.cursor = Some(at(1, 0));
     let reply = hub.subscribe(&anna.connection, wanted).unwrap();
-    assert_eq!(reply.resync, Some("no_history"));
+    assert_eq!(reply.resync, Some("too_old"));
 }
