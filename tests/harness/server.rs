@@ -129,18 +129,32 @@ impl Server {
                 "it ended:\n{}",
                 self.log()
             );
-            let found = self
-                .lines
-                .lock()
-                .unwrap()
-                .iter()
-                .find_map(|line| addresses(line));
-            if let Some((public, internal)) = found {
-                (self.public, self.internal) = (public, internal);
-            }
-            found.is_some()
+            self.found_addresses()
         })
         .await;
+    }
+
+    /// Whether the service has said where it listens; if so, both addresses are known from here on.
+    pub fn found_addresses(&mut self) -> bool {
+        let lines = self.lines.lock().unwrap();
+        let found = lines.iter().find_map(|line| addresses(line));
+        drop(lines);
+        if let Some((public, internal)) = found {
+            (self.public, self.internal) = (public, internal);
+        }
+        found.is_some()
+    }
+
+    /// How the process ended, if it did.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// `kill -TERM`.
+    pub fn terminate(&self) {
+        let pid = self.pid().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(sent.unwrap().success(), "there is no process {pid}");
     }
 
     /// Whether `/readyz` says 200 at this moment; a service that does not listen is not ready.
