@@ -134,9 +134,7 @@ impl Watchdog {
         if decision.drop {
             let limit = i64::try_from(self.policy.limit.unwrap_or_default()).unwrap_or(i64::MAX);
             for _ in 0..DROP_ATTEMPTS {
-                sql.query(END_READER, &[&self.slot])
-                    .await
-                    .map_err(failed)?;
+                sql.query(END_READER, &[&self.slot]).await.map_err(failed)?;
                 if let Ok(dropped) = sql.query(DROP, &[&self.slot, &limit]).await {
                     if !dropped.is_empty() {
                         self.metrics.drops.inc();

@@ -35,8 +35,8 @@ pub async fn load(info: &ConnInfo) -> Result<CatalogRows, SourceError> {
         "SET datestyle = ISO; SET timezone = UTC; SET extra_float_digits = 1;
          BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
     )
-        .await
-        .map_err(|error| info.explain(&error))?;
+    .await
+    .map_err(|error| info.explain(&error))?;
     let read = async |query: String| {
         rows(&sql, &query)
             .await

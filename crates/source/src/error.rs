@@ -51,7 +51,9 @@ pub enum SourceError {
     )]
     PublicationMissing(String),
     /// The slot is used by somebody else.
-    #[error("standby: slot `{0}` is in use by another connection ({1}); taken over when it is free")]
+    #[error(
+        "standby: slot `{0}` is in use by another connection ({1}); taken over when it is free"
+    )]
     SlotInUse(String, String),
     /// The slot vanished while we were reading.
     #[error("slot `{0}` is gone; it is created again and every client is told to fetch anew")]

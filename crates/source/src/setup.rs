@@ -158,10 +158,8 @@ pub async fn prepare(
 
 /// Makes the slot, as one that standbys keep a copy of where the server knows that; returns where it begins.
 async fn create(sql: &Client, slot: &str, version: i32) -> Result<Lsn, tokio_postgres::Error> {
-    const PLAIN: &str =
-        "SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput')";
-    const FAILOVER: &str =
-        "SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput', failover => true)";
+    const PLAIN: &str = "SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput')";
+    const FAILOVER: &str = "SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput', failover => true)";
     let made = match version >= 170_000 {
         true => sql.query_one(FAILOVER, &[&slot]).await,
         false => sql.query_one(PLAIN, &[&slot]).await,

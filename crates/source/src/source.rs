@@ -347,9 +347,9 @@ impl Source {
         tracing::info!(slot = %self.config.slot, %epoch, "streaming");
         let renewed = self.renewed.take();
         let reason = match (changed, skipped) {
-            (true, _) => Some(renewed.unwrap_or_else(|| {
-                "the replication slot or the timeline is another".into()
-            })),
+            (true, _) => Some(
+                renewed.unwrap_or_else(|| "the replication slot or the timeline is another".into()),
+            ),
             (_, true) => Some("another process has read from the replication slot".into()),
             (false, false) => None,
         };

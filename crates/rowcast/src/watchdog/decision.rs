@@ -146,10 +146,7 @@ mod tests {
             said(&facts("unreserved", 5), DROP),
             (Some("slot_unreserved"), false)
         );
-        assert_eq!(
-            said(&facts("lost", 5000), DROP),
-            (Some("slot_lost"), false)
-        );
+        assert_eq!(said(&facts("lost", 5000), DROP), (Some("slot_lost"), false));
         let invalid = SlotFacts {
             invalidation: Some("idle_timeout".into()),
             ..facts("reserved", 0)
