@@ -132,7 +132,7 @@ impl Arena {
         let mark = self.marks.fetch_add(1, Ordering::Relaxed) + 1;
         let begin = Instant::now();
         self.insist(&format!(
-            "UPDATE marks SET n = {mark}; UPDATE alerts SET n = {mark} WHERE id = 'mark'"
+            "UPDATE marks SET n = greatest(n, {mark}); UPDATE alerts SET n = greatest(n, {mark}) WHERE id = 'mark'"
         ))
         .await?;
         let waiting: Vec<_> = {
@@ -144,7 +144,9 @@ impl Arena {
         let mut behind = String::new();
         for (name, mut seen) in waiting {
             let there = tokio::time::timeout_at(deadline, seen.wait_for(|n| *n >= mark)).await;
-            if there.is_err() {
+            let late = there.is_err();
+            drop(there);
+            if late {
                 behind += &format!("\n  {name} is at mark {} of {mark}", *seen.borrow());
             }
         }
@@ -201,6 +203,9 @@ async fn launch(database: &Fresh, tally: &Tally, addresses: &Addresses) -> Servi
         ("ROWCAST__REPLICATION__SILENCE_LIMIT", "3 s"),
         ("ROWCAST__REPLICATION__MAINTENANCE_INTERVAL", "5 s"),
         ("ROWCAST__LIMITS__OUTBOX_BYTES", "512 KiB"),
+        // Short, so that cursors get too old while somebody looks.
+        ("ROWCAST__HISTORY__RETENTION", "20 s"),
+        ("ROWCAST__SERVER__GOODBYE_SPREAD", "300 ms"),
         ("LOG_LEVEL", "info"),
     ];
     let begin = Instant::now();

@@ -14,8 +14,9 @@ use super::{
     arena::{Arena, PATIENCE},
     plan::{Fault, Kind},
     proxy::{Proxy, Weather},
-    subscriber::Order,
+    subscriber::{Handle, Order},
 };
+use crate::harness::server::Server;
 
 /// One fault from beginning to end; behind it everything is there to recover. `Err` says what went wrong
 /// that must not.
@@ -92,11 +93,7 @@ async fn under(lines: &[Arc<Proxy>], weather: Weather, lasts: Duration) {
 }
 
 /// Some of the subscribers, at least one.
-fn victims<T>(
-    arena: &Arena,
-    chance: u64,
-    take: impl Fn(&super::subscriber::Handle) -> T,
-) -> Vec<T> {
+fn victims<T>(arena: &Arena, chance: u64, take: impl Fn(&Handle) -> T) -> Vec<T> {
     let subscribers = arena.subscribers.lock().unwrap();
     let first = (chance >> 8) as usize % subscribers.len();
     subscribers
@@ -126,7 +123,7 @@ async fn service_restarts(arena: &Arena, lasts: Duration, hard: bool) -> Result<
 }
 
 /// Ends a service with -9, or politely and in time.
-async fn end(server: &mut crate::harness::server::Server, hard: bool) -> Result<(), String> {
+async fn end(server: &mut Server, hard: bool) -> Result<(), String> {
     if hard {
         server.kill();
         return Ok(());
@@ -156,20 +153,14 @@ async fn end(server: &mut crate::harness::server::Server, hard: bool) -> Result<
 async fn standby_takes_over(arena: &Arena, hard: bool) -> Result<(), String> {
     let mut service = arena.service.lock().await;
     // The first one has to have the slot, or the second takes it at once.
-    until("the first service is ready", async || {
-        service.server.is_ready().await
-    })
-    .await?;
+    until_ready("the first service is ready", &service.server).await?;
     let second = arena.launch().await;
     sleep(Duration::from_millis(300)).await;
     arena.forget(&service);
     let ended = end(&mut service.server, hard).await;
     *service = second;
     arena.now_served_by(&service);
-    until("the standby takes over", async || {
-        service.server.is_ready().await
-    })
-    .await?;
+    until_ready("the standby takes over", &service.server).await?;
     ended
 }
 
@@ -177,16 +168,10 @@ async fn standby_takes_over(arena: &Arena, hard: bool) -> Result<(), String> {
 /// itself, and takes over again when the other one goes: it must not go on where it stood.
 async fn old_service_comes_back(arena: &Arena, hard: bool) -> Result<(), String> {
     let service = arena.service.lock().await;
-    until("the first service is ready", async || {
-        service.server.is_ready().await
-    })
-    .await?;
+    until_ready("the first service is ready", &service.server).await?;
     let mut second = arena.launch().await;
     service.line.set(Weather::Hung);
-    let taken = until("the standby takes over", async || {
-        second.server.is_ready().await
-    })
-    .await;
+    let taken = until_ready("the standby takes over", &second.server).await;
     sleep(Duration::from_millis(500)).await;
     service.line.set(Weather::Clear);
     sleep(Duration::from_millis(1500)).await;
@@ -194,21 +179,18 @@ async fn old_service_comes_back(arena: &Arena, hard: bool) -> Result<(), String>
     arena.forget(&second);
     let ended = end(&mut second.server, hard).await;
     taken?;
-    until("the old service takes over again", async || {
-        service.server.is_ready().await
-    })
-    .await?;
+    until_ready("the old service takes over again", &service.server).await?;
     match both {
         true => Err("two services on one slot say that they are ready".into()),
         false => ended,
     }
 }
 
-async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) -> Result<(), String> {
+async fn until_ready(what: &str, server: &Server) -> Result<(), String> {
     let begin = Instant::now();
-    while !condition().await {
+    while !server.is_ready().await {
         if begin.elapsed() > PATIENCE {
-            return Err(format!("{what}: never came true"));
+            return Err(format!("{what}: never came true\n{}", server.log()));
         }
         sleep(Duration::from_millis(20)).await;
     }
@@ -260,9 +242,9 @@ async fn backend_killed(arena: &Arena) -> Result<(), String> {
 /// The victims do not read while more is written than their lines hold.
 async fn clients_stall(arena: &Arena, chance: u64, lasts: Duration) -> Result<(), String> {
     let stalled = victims(arena, chance, |of| of.stall.clone());
-    stalled
-        .iter()
-        .for_each(|stall| drop(stall.send_replace(true)));
+    for stall in &stalled {
+        stall.send_replace(true);
+    }
     let mut sql = arena.sql();
     for part in 0..8 {
         // Postgres may be down by another fault; then there is less of it.
@@ -273,9 +255,9 @@ async fn clients_stall(arena: &Arena, chance: u64, lasts: Duration) -> Result<()
             .await;
     }
     sleep(lasts).await;
-    stalled
-        .iter()
-        .for_each(|stall| drop(stall.send_replace(false)));
+    for stall in &stalled {
+        stall.send_replace(false);
+    }
     Ok(())
 }
 
