@@ -137,9 +137,9 @@ struct Connected {
 }
 
 /// A stream that lasted so long was good: the next failure begins with short pauses again.
-const GOOD_STREAM: Duration = Duration::from_secs(10);
+const GOOD_STREAM: Duration = Duration::from_secs(1);
 /// Longest pause between two attempts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Longest pause while somebody else has the slot.
 const STANDBY_PAUSE: Duration = Duration::from_secs(1);
 /// Acknowledgements follow the time, too: so often it is looked at while nothing is handed on.
