@@ -31,6 +31,20 @@ pub enum Admit {
     Close,
 }
 
+/// A time as it is kept ten thousand times: small.
+#[derive(Clone, Copy, Debug)]
+struct Millis(u32);
+
+impl Millis {
+    fn of(time: Duration) -> Millis {
+        Millis(u32::try_from(time.as_millis()).unwrap_or(u32::MAX))
+    }
+
+    fn get(self) -> Duration {
+        Duration::from_millis(self.0.into())
+    }
+}
+
 /// The state.
 #[derive(Clone, Debug)]
 pub struct Session {
@@ -39,9 +53,9 @@ pub struct Session {
     expires: Option<Instant>,
     /// When to tell the position next.
     position: Instant,
-    position_interval: Duration,
-    ping_interval: Duration,
-    silence: Duration,
+    position_interval: Millis,
+    ping_interval: Millis,
+    silence: Millis,
     per_second: f32,
     burst: f32,
     /// Frames that may still be sent now, as of `filled`.
@@ -59,9 +73,9 @@ impl Session {
             pinged: None,
             expires,
             position: now + limits.position_interval,
-            position_interval: limits.position_interval,
-            ping_interval: limits.ping_interval,
-            silence: limits.silence,
+            position_interval: Millis::of(limits.position_interval),
+            ping_interval: Millis::of(limits.ping_interval),
+            silence: Millis::of(limits.silence),
             // Limits are small numbers; losing precision in them means nothing.
             per_second: limits.frames_per_second as f32,
             burst: limits.frames_burst as f32,
@@ -74,7 +88,7 @@ impl Session {
 
     /// The same, telling the position for the first time at another moment than those who came at once.
     pub fn spread(mut self, number: u64) -> Session {
-        self.position -= self.position_interval.mul_f64(1.0 - spread(number));
+        self.position -= self.position_interval.get().mul_f64(1.0 - spread(number));
         self
     }
 
@@ -120,7 +134,7 @@ impl Session {
         if self.expires.is_some_and(|at| at <= now) {
             return Due::Close(CloseCode::TokenExpired);
         }
-        if now.saturating_duration_since(self.heard) >= self.silence {
+        if now.saturating_duration_since(self.heard) >= self.silence.get() {
             return Due::Close(CloseCode::PingTimeout);
         }
         if now >= self.next_ping() {
@@ -128,7 +142,7 @@ impl Session {
             return Due::Ping;
         }
         if now >= self.position {
-            self.position = now + self.position_interval;
+            self.position = now + self.position_interval.get();
             return Due::Position;
         }
         Due::Nothing
@@ -136,13 +150,13 @@ impl Session {
 
     /// When to ask `due` again.
     pub fn next(&self) -> Instant {
-        let life = self.next_ping().min(self.heard + self.silence);
+        let life = self.next_ping().min(self.heard + self.silence.get());
         let next = life.min(self.position);
         self.expires.map_or(next, |at| next.min(at))
     }
 
     fn next_ping(&self) -> Instant {
-        self.pinged.unwrap_or(self.heard) + self.ping_interval
+        self.pinged.unwrap_or(self.heard) + self.ping_interval.get()
     }
 }
 

@@ -178,7 +178,7 @@ impl History {
         while let Some((_, slot)) = self.fronts.first_key_value() {
             let slot = *slot;
             let first = self.pasts.get(slot).and_then(|past| past.events.front());
-            if !first.is_some_and(|kept| kept.at.saturating_add(self.limits.retention) <= now) {
+            if first.is_none_or(|kept| kept.at.saturating_add(self.limits.retention) > now) {
                 break;
             }
             self.forget_first(slot);

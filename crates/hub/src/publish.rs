@@ -42,12 +42,18 @@ impl State {
             HubOp::ApiKeysCleared => self.clear_keys(stage),
             HubOp::LogBegins { floor, target } => {
                 self.expect_epoch(floor.epoch, stage);
-                if self.position.is_none() {
-                    self.advance(*floor);
+                // What stands between was never read here: somebody else has, or nobody.
+                if self
+                    .position
+                    .is_some_and(|position| position.compare(floor) == Some(Ordering::Less))
+                {
+                    self.history.begin(*floor);
                 }
+                self.advance(*floor);
                 self.target = Some(*target);
             }
-            HubOp::NewEpoch { epoch, reason } => self.new_epoch(*epoch, reason, stage),
+            // Why is for people, in the log of the service; clients get one word they know.
+            HubOp::NewEpoch { epoch, .. } => self.new_epoch(*epoch, stage),
         }
     }
 
@@ -57,11 +63,12 @@ impl State {
             .position
             .is_some_and(|position| position.epoch != epoch)
         {
-            self.new_epoch(epoch, "epoch_changed", stage);
+            self.new_epoch(epoch, stage);
         }
     }
 
-    fn new_epoch(&mut self, epoch: Epoch, reason: &str, stage: &mut Stage) {
+    fn new_epoch(&mut self, epoch: Epoch, stage: &mut Stage) {
+        let reason = "epoch_changed";
         let start = Cursor {
             epoch,
             commit_lsn: Lsn::ZERO,
