@@ -202,6 +202,7 @@ fn gateway_config(config: &Config) -> anyhow::Result<GatewayConfig> {
             silence: limits.silence.0,
             frames_per_second: limits.messages_per_second,
             frames_burst: limits.messages_burst,
+            goodbye_spread: config.server.goodbye_spread.0,
             ..SocketLimits::default()
         },
         auth: AuthConfig {

@@ -353,6 +353,12 @@ impl Source {
             (_, true) => Some("another process has read from the replication slot".into()),
             (false, false) => None,
         };
+        if let Some(reason) = &reason {
+            tracing::warn!(
+                code = "epoch_changed",
+                "every client is told to fetch anew: {reason}"
+            );
+        }
         Ok(SourceEvent::Start { epoch, reason })
     }
 
