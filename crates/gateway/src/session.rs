@@ -88,7 +88,7 @@ impl Session {
 
     /// The same, telling the position for the first time at another moment than those who came at once.
     pub fn spread(mut self, number: u64) -> Session {
-        self.position -= self.position_interval.get().mul_f64(1.0 - spread(number));
+        self.position -= self.position_interval.get().mul_f64(spread(number) / 2.0);
         self
     }
 
