@@ -122,7 +122,11 @@ impl Arena {
                 Err(error) if begin.elapsed() > PATIENCE => {
                     return Err(format!("{error:?} in {sql}"));
                 }
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Err(_) => {
+                    // A connection that is gone is made anew.
+                    let _ = database.exec("ROLLBACK").await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
             }
         }
     }

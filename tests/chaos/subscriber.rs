@@ -24,6 +24,7 @@ use crate::harness::{client::Frame, rng::Rng, token};
 const HISTORY: usize = 4000;
 /// A socket that is told so long that the service knows nothing new looks for another one.
 const STALE: Duration = Duration::from_secs(4);
+const NO_REPLY: &str = "no reply";
 const REPLY: Duration = Duration::from_secs(10);
 
 /// What the test tells a subscriber to do.
@@ -82,6 +83,8 @@ pub fn start(
         cursors: VecDeque::new(),
         noted: Instant::now(),
         stale_since: None,
+        moved: Instant::now(),
+        away: None,
         wait: Duration::ZERO,
         rng: Rng::new(seed),
     };
@@ -140,6 +143,10 @@ struct Subscriber {
     cursors: VecDeque<Cursor>,
     noted: Instant,
     stale_since: Option<Instant>,
+    /// When the cursor was heard of last.
+    moved: Instant,
+    /// With what this connection began, and how old that was.
+    away: Option<(Cursor, Duration)>,
     /// Before the next connection.
     wait: Duration,
     rng: Rng,
@@ -179,8 +186,12 @@ impl Subscriber {
         if let Start::Forged(text, expected) = start {
             return self.forged(&mut session, &text, expected).await;
         }
+        self.away = self
+            .copy
+            .cursor
+            .map(|cursor| (cursor, self.moved.elapsed()));
         if let Start::Old(cursor) = start {
-            self.copy.cursor = Some(cursor);
+            (self.copy.cursor, self.away) = (Some(cursor), None);
         }
         self.subscribe(&mut session).await?;
         loop {
@@ -314,7 +325,17 @@ impl Subscriber {
             }
             Expected::Refusal
         } else if expected == Expected::Resync {
-            self.until(session, |frame| frame.is("resync")).await?;
+            let found = self.until(session, |frame| frame.is("resync")).await;
+            if let Err(Over(why)) = found {
+                // A connection that breaks meanwhile says nothing.
+                if why == NO_REPLY {
+                    self.tally.complain(format!(
+                        "{}: forged {text}: no resync behind {}",
+                        self.around.name, reply.text
+                    ));
+                }
+                return Err(Over(why));
+            }
             Expected::Resync
         } else {
             Expected::Anything
@@ -334,7 +355,7 @@ impl Subscriber {
         session: &mut Session,
         wanted: impl Fn(&Frame) -> bool,
     ) -> Result<Frame, Over> {
-        let late = || Over("no reply".into());
+        let late = || Over(NO_REPLY.into());
         let deadline = tokio::time::Instant::now() + REPLY;
         loop {
             let arrival = tokio::time::timeout_at(deadline, session.from.recv())
@@ -382,6 +403,7 @@ impl Subscriber {
     }
 
     async fn handle(&mut self, session: &mut Session, frame: Frame) -> Result<(), Over> {
+        self.moved = Instant::now();
         let ours = frame.text_of("channel") == self.who.channel();
         if frame.is_event() {
             return self.event(&frame).await;
@@ -394,6 +416,12 @@ impl Subscriber {
                 self.tally
                     .count(format!("resync {}", frame.text_of("reason")));
                 self.copy.begin(cursor_of(&frame).map_err(Over)?);
+                if let Some((cursor, away)) = self.away.take()
+                    && frame.text_of("reason") == "too_old"
+                {
+                    let name = &self.around.name;
+                    eprintln!("{name}: {cursor} is too old after {away:?}: {}", frame.text);
+                }
                 self.read_all().await;
             }
             "unsubscribed" if ours => {
