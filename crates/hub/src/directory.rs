@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use rowcast_model::{KeyChange, MembershipChange, OrgId, Role, UserId};
 use smallvec::SmallVec;
 
@@ -135,6 +135,20 @@ impl Directory {
             }
         }
         pairs
+    }
+
+    /// Rows of the membership table that these changes say nothing of.
+    pub(crate) fn rows_without(&self, changes: &[MembershipChange]) -> Vec<Arc<str>> {
+        let named: HashSet<&str> = changes.iter().map(|change| &*change.key).collect();
+        let rows = self.rows.keys().filter(|key| !named.contains(&***key));
+        rows.cloned().collect()
+    }
+
+    /// Keys that these changes say nothing of.
+    pub(crate) fn keys_without(&self, changes: &[KeyChange]) -> Vec<Arc<str>> {
+        let named: HashSet<&str> = changes.iter().map(|change| &*change.id).collect();
+        let ids = self.keys.keys().filter(|id| !named.contains(&***id));
+        ids.cloned().collect()
     }
 
     pub(crate) fn apply(&mut self, change: MembershipChange) {

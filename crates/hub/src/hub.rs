@@ -69,8 +69,30 @@ impl Hub {
         let mut events = 0;
         let at = self.began.elapsed();
         let mut state = self.state.lock();
-        for op in batch.ops {
-            state.step(&op, &mut stage);
+        let mut ops = batch.ops.into_iter().peekable();
+        while let Some(op) = ops.next() {
+            match op {
+                // What follows at once is what holds instead: nobody loses what he keeps.
+                HubOp::MembershipsCleared => {
+                    let mut now = Vec::new();
+                    while let Some(HubOp::Membership(change)) =
+                        ops.next_if(|op| matches!(op, HubOp::Membership(_)))
+                    {
+                        now.push(change);
+                    }
+                    state.replace_memberships(&now, &mut stage);
+                }
+                HubOp::ApiKeysCleared => {
+                    let mut now = Vec::new();
+                    while let Some(HubOp::ApiKey(change)) =
+                        ops.next_if(|op| matches!(op, HubOp::ApiKey(_)))
+                    {
+                        now.push(change);
+                    }
+                    state.replace_keys(&now, &mut stage);
+                }
+                _ => state.step(&op, &mut stage),
+            }
             if let HubOp::Event(event) = op {
                 events += 1;
                 state.history.push(event, at);

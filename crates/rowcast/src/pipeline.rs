@@ -170,13 +170,13 @@ impl Reader {
         // The log starts, or starts anew: what it does not tell is read by SELECT, now that it flows.
         let anew = matches!(&event, SourceEvent::Start { reason, .. }
             if reason.is_some() || self.router.is_none());
-        if anew {
-            self.start = Some(event);
-            return Ok(true);
-        }
         if matches!(event, SourceEvent::Start { .. }) {
             // What was written while there was no stream comes first.
             self.progress.expect(self.source.written());
+        }
+        if anew {
+            self.start = Some(event);
+            return Ok(true);
         }
         Ok(self.route(event).await)
     }
