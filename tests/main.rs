@@ -16,4 +16,5 @@ mod promises;
 mod relations;
 mod restarts;
 mod sql;
+mod survival;
 mod types;

@@ -1,13 +1,10 @@
 //! Connections that break: the stream from Postgres, Postgres itself, the service. Open sockets either
 //! go on without a hole and without a repetition, or are closed with a code that says to come back.
 
-use std::{
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use crate::harness::{
-    client::Client, fixture::TRACK, postgres, server::Server, token, until_or, world::World,
+    client::Client, fixture::TRACK, postgres, server::Server, token, until, until_or, world::World,
 };
 use rowcast_embedded::StopMode;
 
@@ -97,24 +94,24 @@ async fn the_service_is_killed_and_started_again() {
 /// A polite stop says "come back" to every socket and ends with success.
 #[tokio::test]
 async fn a_polite_stop_tells_the_sockets_to_come_back() {
-    let world = World::start().await;
+    let mut world = World::start().await;
     let mut client = world.member("u1", "org_1").await;
-    let pid = world.server.pid().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-TERM", &pid])
-            .status()
-            .unwrap()
-            .success()
-    );
+    world.server.terminate();
     assert_eq!(client.until_closed().await.0, 4000);
+    let mut status = None;
+    until("the service ends", async || {
+        status = world.server.ended();
+        status.is_some()
+    })
+    .await;
+    assert!(status.unwrap().success(), "{status:?}");
 }
 
-/// What was handed on is acknowledged: the slot does not hold WAL back, also while only other tables,
+/// What is older than the window is acknowledged: the slot does not hold WAL back, also while only other tables,
 /// or nothing at all, is written.
 #[tokio::test]
 async fn the_slot_advances() {
-    let world = World::start().await;
+    let world = World::prepared(TRACK, &[("ROWCAST_HISTORY_RETENTION", "1 s")]).await;
     let mut client = world.member("u1", "org_1").await;
     world
         .exec("INSERT INTO orders SELECT n, 'org_1', 1 FROM generate_series(1, 1000) n")

@@ -129,19 +129,36 @@ impl Server {
                 "it ended:\n{}",
                 self.log()
             );
-            let found = self.listens_on();
-            if let Some((public, internal)) = found {
-                (self.public, self.internal) = (public, internal);
-            }
-            found.is_some()
+            self.found_addresses()
         })
         .await;
+    }
+
+    /// Whether the service has said where it listens; if so, both addresses are known from here on.
+    pub fn found_addresses(&mut self) -> bool {
+        let found = self.listens_on();
+        if let Some((public, internal)) = found {
+            (self.public, self.internal) = (public, internal);
+        }
+        found.is_some()
     }
 
     /// The public and the internal address, once its log names them.
     fn listens_on(&self) -> Option<(SocketAddr, SocketAddr)> {
         let lines = self.lines.lock().unwrap();
         lines.iter().find_map(|line| addresses(line))
+    }
+
+    /// How the process ended, if it did.
+    pub fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// `kill -TERM`.
+    pub fn terminate(&self) {
+        let pid = self.pid().to_string();
+        let sent = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(sent.unwrap().success(), "there is no process {pid}");
     }
 
     /// Whether `/readyz` says 200 at this moment; a service that does not listen is not ready.

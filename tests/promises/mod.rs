@@ -2,7 +2,9 @@
 
 mod promise_01_order;
 mod promise_02_transactions;
+mod promise_03_resume;
 mod promise_04_subscribed;
+mod promise_05_never_silent;
 mod promise_06_isolation;
 mod promise_07_revocation;
 mod promise_08_visible;

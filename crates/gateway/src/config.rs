@@ -44,6 +44,10 @@ pub struct SocketLimits {
     pub frames_burst: u32,
     /// Refused frames after which the socket is closed.
     pub bad_frames: u32,
+    /// A socket is told its position so often.
+    pub position_interval: Duration,
+    /// When the service stops, sockets are told to come back at different times within this.
+    pub goodbye_spread: Duration,
 }
 
 impl Default for SocketLimits {
@@ -60,6 +64,8 @@ impl Default for SocketLimits {
             frames_per_second: 50,
             frames_burst: 200,
             bad_frames: 20,
+            position_interval: Duration::from_secs(8),
+            goodbye_spread: Duration::from_secs(10),
         }
     }
 }

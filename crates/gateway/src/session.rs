@@ -1,5 +1,5 @@
-//! One authenticated socket's time and patience, as a value: when to ask for a sign of life, when it has been
-//! silent too long, when its token ends, how many frames it may send. No IO; time comes in.
+//! One authenticated socket's time and patience, as a value: when to ask for a sign of life and when to give
+//! one, when it has been silent too long, when its token ends, how many frames it may send. No IO; time comes in.
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,8 @@ pub enum Due {
     Nothing,
     /// Ask for a sign of life.
     Ping,
+    /// Tell how far the socket is.
+    Position,
     /// Close.
     Close(CloseCode),
 }
@@ -29,14 +31,31 @@ pub enum Admit {
     Close,
 }
 
+/// A time as it is kept ten thousand times: small.
+#[derive(Clone, Copy, Debug)]
+struct Millis(u32);
+
+impl Millis {
+    fn of(time: Duration) -> Millis {
+        Millis(u32::try_from(time.as_millis()).unwrap_or(u32::MAX))
+    }
+
+    fn get(self) -> Duration {
+        Duration::from_millis(self.0.into())
+    }
+}
+
 /// The state.
 #[derive(Clone, Debug)]
 pub struct Session {
     heard: Instant,
     pinged: Option<Instant>,
     expires: Option<Instant>,
-    ping_interval: Duration,
-    silence: Duration,
+    /// When to tell the position next.
+    position: Instant,
+    position_interval: Millis,
+    ping_interval: Millis,
+    silence: Millis,
     per_second: f32,
     burst: f32,
     /// Frames that may still be sent now, as of `filled`.
@@ -53,8 +72,10 @@ impl Session {
             heard: now,
             pinged: None,
             expires,
-            ping_interval: limits.ping_interval,
-            silence: limits.silence,
+            position: now + limits.position_interval,
+            position_interval: Millis::of(limits.position_interval),
+            ping_interval: Millis::of(limits.ping_interval),
+            silence: Millis::of(limits.silence),
             // Limits are small numbers; losing precision in them means nothing.
             per_second: limits.frames_per_second as f32,
             burst: limits.frames_burst as f32,
@@ -63,6 +84,12 @@ impl Session {
             bad: 0,
             most_bad: limits.bad_frames,
         }
+    }
+
+    /// The same, telling the position for the first time at another moment than those who came at once.
+    pub fn spread(mut self, number: u64) -> Session {
+        self.position -= self.position_interval.get().mul_f64(spread(number) / 2.0);
+        self
     }
 
     /// Something came from the client.
@@ -102,30 +129,42 @@ impl Session {
         self.bad > self.most_bad
     }
 
-    /// What is due. Asking says that a due ping is sent.
+    /// What is due. Asking says that a due ping or position is sent.
     pub fn due(&mut self, now: Instant) -> Due {
         if self.expires.is_some_and(|at| at <= now) {
             return Due::Close(CloseCode::TokenExpired);
         }
-        if now.saturating_duration_since(self.heard) >= self.silence {
+        if now.saturating_duration_since(self.heard) >= self.silence.get() {
             return Due::Close(CloseCode::PingTimeout);
         }
         if now >= self.next_ping() {
             self.pinged = Some(now);
             return Due::Ping;
         }
+        if now >= self.position {
+            self.position = now + self.position_interval.get();
+            return Due::Position;
+        }
         Due::Nothing
     }
 
     /// When to ask `due` again.
     pub fn next(&self) -> Instant {
-        let next = self.next_ping().min(self.heard + self.silence);
+        let life = self.next_ping().min(self.heard + self.silence.get());
+        let next = life.min(self.position);
         self.expires.map_or(next, |at| next.min(at))
     }
 
     fn next_ping(&self) -> Instant {
-        self.pinged.unwrap_or(self.heard) + self.ping_interval
+        self.pinged.unwrap_or(self.heard) + self.ping_interval.get()
     }
+}
+
+/// A number from 0 to 1 for each number; those of neighbours lie far apart.
+pub fn spread(number: u64) -> f64 {
+    // The golden ratio: whatever range of numbers is open, it is covered evenly.
+    let scattered = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    f64::from(u32::try_from(scattered).unwrap_or(0)) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]
@@ -138,6 +177,7 @@ mod tests {
             bad_frames: 2,
             frames_per_second: 1,
             frames_burst: 2,
+            position_interval: Duration::from_secs(3600),
             ..SocketLimits::default()
         };
         (
@@ -176,6 +216,27 @@ mod tests {
         session.renewed(Some(at(20)));
         assert_eq!(session.due(at(10)), Due::Nothing);
         assert_eq!(session.due(at(20)), Due::Close(CloseCode::TokenExpired));
+    }
+
+    #[test]
+    fn the_position_is_told_again_and_again_and_not_to_all_at_once() {
+        let now = Instant::now();
+        let limits = SocketLimits::default();
+        let interval = limits.position_interval;
+        let mut firsts: Vec<Duration> = (0..100)
+            .map(|number| {
+                let mut session = Session::new(&limits, now, None).spread(number);
+                let first = session.next();
+                assert!(first <= now + interval);
+                assert_eq!(session.due(first), Due::Position);
+                assert_eq!(session.due(first), Due::Nothing);
+                assert_eq!(session.next(), first + interval);
+                first - now
+            })
+            .collect();
+        firsts.sort_unstable();
+        let gaps = firsts.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(gaps.max() < Some(interval / 20));
     }
 
     #[test]

@@ -122,6 +122,18 @@ impl Class {
         }
     }
 
+    /// The frame of a past event, for one subscriber.
+    pub(crate) fn past_event(&mut self, event: &RoutedEvent, out: &mut Vec<u8>) {
+        let mut memo = self.memo.take().unwrap_or_default();
+        encode_event_into(out, event, &self.encoding(event), &mut memo);
+        self.memo = Some(memo);
+    }
+
+    /// The name of its channel.
+    pub(crate) fn channel(&self) -> &str {
+        &self.key.channel
+    }
+
     /// Some other frame that is the same for the whole class, made at its first use in this step.
     pub(crate) fn news(
         &mut self,

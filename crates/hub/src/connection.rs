@@ -33,6 +33,8 @@ pub struct Work {
     pub writable: bool,
     /// Events are held back: call [`Connection::flush_latest`] in 50 to 100 ms.
     pub latest: bool,
+    /// The past is being told, and the socket takes it: call [`crate::Hub::replay`].
+    pub replay: bool,
 }
 
 /// A connected socket. Small, as most are idle.
@@ -74,7 +76,19 @@ impl Connection {
             close: outbox.closed(),
             writable: outbox.queued() && !outbox.broken(),
             latest: outbox.latest.as_ref().is_some_and(|held| !held.is_empty()),
+            replay: outbox.replaying && outbox.is_idle(),
         }
+    }
+
+    /// Says that there is a past to be told, or no more.
+    pub(crate) fn note_replay(&self, replaying: bool) {
+        self.outbox.lock().replaying = replaying;
+    }
+
+    /// Queues what is held back for `latest` subscriptions, in front of what comes next.
+    pub(crate) fn queue_latest(&self) {
+        let mut outbox = self.outbox.lock();
+        self.release_latest(&mut outbox);
     }
 
     /// Sends one frame, behind everything that was sent before. Never waits: what the socket does not
@@ -161,8 +175,13 @@ impl Connection {
             &shared.budget,
             rest,
         );
+        let replaying = outbox.replaying;
         drop(outbox);
         self.ring(written, was_blocked);
+        if replaying {
+            // The task did not go on with the past while this was on its way.
+            self.bell.notify_one();
+        }
     }
 
     /// Holds an event back; what is held beyond the limit is sent.

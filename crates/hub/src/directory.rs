@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use rowcast_model::{KeyChange, MembershipChange, OrgId, Role, UserId};
 use smallvec::SmallVec;
+
+use crate::{Auth, Grant, Identity};
 
 /// The role of a membership whose row names none.
 const DEFAULT_ROLE: &str = "member";
@@ -68,6 +70,53 @@ impl Directory {
         organizations
     }
 
+    /// What somebody is in an organization; `None`: no member.
+    pub(crate) fn grant(&self, identity: &Identity, organization: &OrgId) -> Option<Grant> {
+        match &identity.auth {
+            Auth::ApiKey { id } => {
+                let key = self.key(id)?;
+                (key.organization == *organization).then(|| Grant {
+                    user: None,
+                    roles: key.roles.clone(),
+                })
+            }
+            Auth::Session { granted } => {
+                let mut roles = self.roles(&identity.user, organization);
+                let mut member = !roles.is_empty();
+                for (_, more) in granted.iter().filter(|(of, _)| of == organization) {
+                    member = true;
+                    roles.extend(more.iter().cloned());
+                }
+                roles.sort_unstable();
+                roles.dedup();
+                let roles: Arc<[Role]> = roles.into_iter().collect();
+                member.then(|| Grant {
+                    user: Some(identity.user.clone()),
+                    roles,
+                })
+            }
+        }
+    }
+
+    /// Organizations that an identity may subscribe to, sorted.
+    pub(crate) fn organizations_of(&self, identity: &Identity) -> Vec<OrgId> {
+        match &identity.auth {
+            Auth::ApiKey { id } => {
+                let key = self.key(id);
+                key.map(|key| key.organization.clone())
+                    .into_iter()
+                    .collect()
+            }
+            Auth::Session { granted } => {
+                let mut organizations = self.organizations(&identity.user);
+                organizations.extend(granted.iter().map(|(organization, _)| organization.clone()));
+                organizations.sort_unstable();
+                organizations.dedup();
+                organizations
+            }
+        }
+    }
+
     /// The pairs whose roles a change may touch.
     pub(crate) fn touched(&self, change: &MembershipChange) -> SmallVec<[Pair; 2]> {
         let mut pairs = SmallVec::new();
@@ -86,6 +135,20 @@ impl Directory {
             }
         }
         pairs
+    }
+
+    /// Rows of the membership table that these changes say nothing of.
+    pub(crate) fn rows_without(&self, changes: &[MembershipChange]) -> Vec<Arc<str>> {
+        let named: HashSet<&str> = changes.iter().map(|change| &*change.key).collect();
+        let rows = self.rows.keys().filter(|key| !named.contains(&***key));
+        rows.cloned().collect()
+    }
+
+    /// Keys that these changes say nothing of.
+    pub(crate) fn keys_without(&self, changes: &[KeyChange]) -> Vec<Arc<str>> {
+        let named: HashSet<&str> = changes.iter().map(|change| &*change.id).collect();
+        let ids = self.keys.keys().filter(|id| !named.contains(&***id));
+        ids.cloned().collect()
     }
 
     pub(crate) fn apply(&mut self, change: MembershipChange) {

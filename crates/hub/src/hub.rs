@@ -2,16 +2,16 @@
 
 use std::{
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::registry::Registry;
-use rowcast_model::{Batch, Channel, Cursor, OrgId, Role, Timestamp};
-use rowcast_wire::Ref;
+use rowcast_model::{Batch, Channel, Cursor, HubOp, OrgId, Role, Timestamp};
+use rowcast_wire::{Frame, Ref};
 
 use crate::{
-    ApiKey, Auth, Connection, HubError, HubLimits, Identity, Sink, Subscription,
+    ApiKey, Auth, Connection, HubError, HubLimits, Identity, Sink, StreamState, Subscription,
     connection::Shared,
     metrics::Metrics,
     outbox::Budget,
@@ -35,6 +35,8 @@ pub struct Hub {
     press: Mutex<Stage>,
     state: Mutex<State>,
     shared: Arc<Shared>,
+    /// The beginning of the time by which the past is forgotten.
+    began: Instant,
 }
 
 impl Hub {
@@ -43,7 +45,8 @@ impl Hub {
         let metrics = Metrics::register(registry);
         Hub {
             press: Mutex::default(),
-            state: Mutex::new(State::new(limits)),
+            state: Mutex::new(State::new(limits, metrics.clone())),
+            began: Instant::now(),
             shared: Arc::new(Shared {
                 budget: Budget {
                     limit: limits.total_outbox_bytes,
@@ -64,20 +67,83 @@ impl Hub {
         let mut stage = self.press.lock();
         stage.begin();
         let mut events = 0;
+        let at = self.began.elapsed();
         let mut state = self.state.lock();
-        for op in &batch.ops {
-            events += u64::from(matches!(op, rowcast_model::HubOp::Event(_)));
-            state.step(op, &mut stage);
+        let mut ops = batch.ops.into_iter().peekable();
+        while let Some(op) = ops.next() {
+            match op {
+                // What follows at once is what holds instead: nobody loses what he keeps.
+                HubOp::MembershipsCleared => {
+                    let mut now = Vec::new();
+                    while let Some(HubOp::Membership(change)) =
+                        ops.next_if(|op| matches!(op, HubOp::Membership(_)))
+                    {
+                        now.push(change);
+                    }
+                    state.replace_memberships(&now, &mut stage);
+                }
+                HubOp::ApiKeysCleared => {
+                    let mut now = Vec::new();
+                    while let Some(HubOp::ApiKey(change)) =
+                        ops.next_if(|op| matches!(op, HubOp::ApiKey(_)))
+                    {
+                        now.push(change);
+                    }
+                    state.replace_keys(&now, &mut stage);
+                }
+                _ => state.step(&op, &mut stage),
+            }
+            if let HubOp::Event(event) = op {
+                events += 1;
+                state.history.push(event, at);
+            }
             // The state stays locked while anything is staged: a reply that came in between would line
             // up behind events that come after it.
             if stage.is_full() {
                 MutexGuard::unlocked_fair(&mut state, || stage.flush(&self.shared, now));
             }
         }
+        state.history.expire(at);
         self.note_subscriptions(&state);
+        self.note_history(&state);
         drop(state);
         stage.flush(&self.shared, now);
         self.shared.metrics.events.inc_by(events);
+    }
+
+    /// Tells everybody whether the log is being read; to whom that is no news, nothing is said.
+    pub fn announce(&self, stream: StreamState) {
+        let mut state = self.state.lock();
+        if state.stream == stream {
+            return;
+        }
+        let frame = stream.frame();
+        state.stream = stream;
+        let all = state.conns.iter().map(|(_, conn)| conn);
+        let welcomed: Vec<Arc<Connection>> = all
+            .filter(|conn| conn.about.welcomed)
+            .map(|conn| conn.connection.clone())
+            .collect();
+        for connection in &welcomed {
+            connection.queue(frame.clone());
+        }
+        drop(state);
+        for connection in welcomed {
+            connection.pump();
+        }
+    }
+
+    /// Queues the first frame of a connection, and behind it that the log is not being read, if so. What
+    /// is announced later reaches this connection, too.
+    pub fn welcome(&self, connection: &Connection, frame: Frame) {
+        let mut state = self.state.lock();
+        connection.queue(frame);
+        if state.stream != StreamState::Live {
+            connection.queue(state.stream.frame());
+        }
+        if let Some(conn) = state.conn(connection) {
+            conn.about.welcomed = true;
+        }
     }
 
     /// The position of what was published last.
@@ -98,6 +164,7 @@ impl Hub {
             mark: Mark::default(),
             about: Box::new(About {
                 identity: identity.clone(),
+                welcomed: false,
                 subs: smallvec::SmallVec::new(),
             }),
         });
@@ -151,6 +218,23 @@ impl Hub {
         result
     }
 
+    /// Tells more of the past to a connection whose [`Connection::work`] says so: a bounded part of it.
+    pub fn replay(&self, connection: &Arc<Connection>) {
+        let mut state = self.state.lock();
+        state.replay(connection, &self.shared.budget);
+        // The publisher shall not wait behind many who come back.
+        MutexGuard::unlock_fair(state);
+        connection.pump();
+    }
+
+    /// Tells a connection how far it is, unless some past has still to be told.
+    pub fn tell_position(&self, connection: &Arc<Connection>) {
+        let mut state = self.state.lock();
+        state.tell_position(connection);
+        drop(state);
+        connection.pump();
+    }
+
     /// Ends a subscription and sends the `unsubscribed` reply. With a generation only that subscription,
     /// not a fresher one to the same channel.
     ///
@@ -189,7 +273,7 @@ impl Hub {
 
     /// Organizations that somebody may subscribe to, sorted.
     pub fn organizations(&self, identity: &Identity) -> Vec<OrgId> {
-        self.state.lock().organizations(identity)
+        self.state.lock().directory.organizations_of(identity)
     }
 
     /// The API key with this id. The caller compares the hash in constant time.
@@ -227,6 +311,16 @@ impl Hub {
         for connection in connections {
             connection.close(code);
         }
+    }
+
+    fn note_history(&self, state: &State) {
+        let metrics = &self.shared.metrics;
+        let bytes = i64::try_from(state.history.bytes()).unwrap_or(i64::MAX);
+        metrics.history.set(bytes);
+        let evicted = state.history.evicted();
+        metrics
+            .evicted
+            .inc_by(evicted.saturating_sub(metrics.evicted.get()));
     }
 
     fn note_subscriptions(&self, state: &State) {

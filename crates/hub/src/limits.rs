@@ -1,5 +1,7 @@
 //! How much the hub may keep. Every queue and map that a client or the log can fill has its number here.
 
+use std::time::Duration;
+
 /// Limits of the hub, in bytes unless said otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HubLimits {
@@ -11,8 +13,16 @@ pub struct HubLimits {
     pub latest_bytes: usize,
     /// Subscriptions of one connection, by number.
     pub subscriptions: usize,
-    /// Organizations whose last event is remembered to judge cursors, by number.
-    pub remembered_topics: usize,
+    /// Past events of all organizations that are kept for those who come back.
+    pub history_bytes: usize,
+    /// The same for one organization.
+    pub history_organization_bytes: usize,
+    /// How long past events are kept.
+    pub history_retention: Duration,
+    /// What is read from the past for one socket at a time.
+    pub replay_bytes: usize,
+    /// Organizations of whose past nothing is left but how far it reached, by number.
+    pub remembered_organizations: usize,
     /// Tables whose columns are remembered to check filters, by number.
     pub remembered_tables: usize,
 }
@@ -24,7 +34,11 @@ impl Default for HubLimits {
             total_outbox_bytes: 256 << 20,
             latest_bytes: 256 << 10,
             subscriptions: 100,
-            remembered_topics: 100_000,
+            history_bytes: 256 << 20,
+            history_organization_bytes: 32 << 20,
+            history_retention: Duration::from_secs(600),
+            replay_bytes: 64 << 10,
+            remembered_organizations: 100_000,
             remembered_tables: 10_000,
         }
     }

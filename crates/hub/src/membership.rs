@@ -38,6 +38,31 @@ impl State {
         }
     }
 
+    /// All memberships are void but these: who stays what he is notices nothing.
+    pub(crate) fn replace_memberships(&mut self, now: &[MembershipChange], stage: &mut Stage) {
+        if now.is_empty() {
+            return self.clear_memberships(stage);
+        }
+        let gone = self.directory.rows_without(now);
+        for change in now {
+            self.change_membership(change, stage);
+        }
+        for key in gone {
+            self.change_membership(&MembershipChange { key, now: None }, stage);
+        }
+    }
+
+    /// The same for API keys.
+    pub(crate) fn replace_keys(&mut self, now: &[KeyChange], stage: &mut Stage) {
+        let gone = self.directory.keys_without(now);
+        for change in now {
+            self.change_key(change, stage);
+        }
+        for id in gone {
+            self.change_key(&KeyChange { id, now: None }, stage);
+        }
+    }
+
     pub(crate) fn clear_memberships(&mut self, stage: &mut Stage) {
         let before = std::mem::take(&mut self.by_user);
         let mut lost = Vec::new();

@@ -3,6 +3,7 @@
 use prometheus_client::{
     metrics::{
         counter::Counter,
+        family::Family,
         gauge::Gauge,
         histogram::{Histogram, exponential_buckets},
     },
@@ -19,6 +20,11 @@ pub(crate) struct Metrics {
     pub slow_closes: Counter,
     pub connections: Gauge,
     pub subscriptions: Gauge,
+    pub history: Gauge,
+    pub evicted: Counter,
+    pub replays: Counter,
+    pub replayed: Counter,
+    resyncs: Family<[(&'static str, String); 1], Counter>,
 }
 
 impl Metrics {
@@ -33,6 +39,11 @@ impl Metrics {
             slow_closes: Counter::default(),
             connections: Gauge::default(),
             subscriptions: Gauge::default(),
+            history: Gauge::default(),
+            evicted: Counter::default(),
+            replays: Counter::default(),
+            replayed: Counter::default(),
+            resyncs: Family::default(),
         };
         registry.register_with_unit(
             "commit_to_socket",
@@ -73,6 +84,38 @@ impl Metrics {
             "Subscriptions at present",
             metrics.subscriptions.clone(),
         );
+        registry.register_with_unit(
+            "hub_history",
+            "Bytes of past events kept for those who come back",
+            Unit::Bytes,
+            metrics.history.clone(),
+        );
+        registry.register(
+            "hub_history_evicted",
+            "Past events that were forgotten",
+            metrics.evicted.clone(),
+        );
+        registry.register(
+            "hub_replays",
+            "Subscriptions that came back with a cursor and had missed something that is still known",
+            metrics.replays.clone(),
+        );
+        registry.register(
+            "hub_replayed_events",
+            "Past events handed to sockets",
+            metrics.replayed.clone(),
+        );
+        registry.register(
+            "hub_resyncs",
+            "Subscriptions told to read everything again, by reason",
+            metrics.resyncs.clone(),
+        );
         metrics
+    }
+
+    /// A subscription was told to read everything again.
+    pub(crate) fn resync(&self, reason: &str) {
+        let label = [("reason", reason.to_owned())];
+        self.resyncs.get_or_create(&label).inc();
     }
 }

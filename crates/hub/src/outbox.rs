@@ -42,6 +42,11 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
+    /// Whether half of it is in use.
+    pub(crate) fn is_half_used(&self) -> bool {
+        self.used.get() > signed(self.limit / 2)
+    }
+
     fn take(&self, bytes: usize) -> bool {
         let before = self.used.inc_by(signed(bytes));
         if before.saturating_add(signed(bytes)) > signed(self.limit) {
@@ -90,6 +95,8 @@ pub(crate) struct Outbox {
     blocked: bool,
     /// The socket failed: there is nobody to tell.
     broken: bool,
+    /// Some subscription is being told the past.
+    pub replaying: bool,
 }
 
 #[derive(Default)]
@@ -116,6 +123,11 @@ impl Outbox {
         self.waiting
             .as_ref()
             .is_some_and(|waiting| !waiting.queue.is_empty())
+    }
+
+    /// Nothing waits, and nothing is about to be written.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.is_none() && !self.staged && self.closed.is_none()
     }
 
     pub(crate) fn is_blocked(&self) -> bool {

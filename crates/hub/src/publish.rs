@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use rowcast_model::{
     Body, Channel, Cursor, Epoch, HubOp, Lsn, RoutedEvent, Topic as TopicOf, UserId,
 };
-use rowcast_wire::{Mode, server, should_deliver};
+use rowcast_wire::{Mode, server};
 use slab::Slab;
 
 use crate::{
@@ -40,7 +40,20 @@ impl State {
             HubOp::MembershipsCleared => self.clear_memberships(stage),
             HubOp::ApiKey(change) => self.change_key(change, stage),
             HubOp::ApiKeysCleared => self.clear_keys(stage),
-            HubOp::NewEpoch { epoch, reason } => self.new_epoch(*epoch, reason, stage),
+            HubOp::LogBegins { floor, target } => {
+                self.expect_epoch(floor.epoch, stage);
+                // What stands between was never read here: somebody else has, or nobody.
+                if self
+                    .position
+                    .is_some_and(|position| position.compare(floor) == Some(Ordering::Less))
+                {
+                    self.history.begin(*floor);
+                }
+                self.advance(*floor);
+                self.target = Some(*target);
+            }
+            // Why is for people, in the log of the service; clients get one word they know.
+            HubOp::NewEpoch { epoch, .. } => self.new_epoch(*epoch, stage),
         }
     }
 
@@ -50,34 +63,38 @@ impl State {
             .position
             .is_some_and(|position| position.epoch != epoch)
         {
-            self.new_epoch(epoch, "epoch_changed", stage);
+            self.new_epoch(epoch, stage);
         }
     }
 
-    fn new_epoch(&mut self, epoch: Epoch, reason: &str, stage: &mut Stage) {
+    fn new_epoch(&mut self, epoch: Epoch, stage: &mut Stage) {
+        let reason = "epoch_changed";
         let start = Cursor {
             epoch,
             commit_lsn: Lsn::ZERO,
             index: 0,
         };
         self.position = Some(start);
-        self.floor = start;
-        self.last_for_all = None;
+        self.target = None;
+        self.history.begin(start);
         for id in self.open.classes.drain(..) {
             if let Some(class) = self.classes.get(id) {
                 class.open = false;
             }
         }
         self.open.subs.clear();
-        self.topics.retain(|_, topic| {
-            topic.last_event = None;
-            topic.listeners.is_some()
-        });
+        let replaying = self.subs.iter().filter(|(_, sub)| sub.replay.is_some());
+        let replaying: Vec<usize> = replaying.map(|(id, _)| id).collect();
+        for id in replaying {
+            self.go_live(u32::try_from(id).unwrap_or(u32::MAX), false);
+        }
         for (_, sub) in &mut self.subs {
             let before = sub.is_single();
             sub.open = false;
             sub.skip_until = None;
+            sub.since = start;
             sub.note_single(before, &mut self.classes);
+            self.metrics.resync(reason);
             if let Some(conn) = self.conns.get_mut(sub.conn as usize) {
                 // Everything is read again, so what is held back need not be sent.
                 conn.connection.forget_latest(sub.generation);
@@ -95,20 +112,11 @@ impl State {
             self.note_columns(event, row);
         }
         let listeners = match &event.topic {
-            TopicOf::AllOrgs => {
-                self.last_for_all = Some(event.cursor);
-                None
+            TopicOf::AllOrgs => None,
+            TopicOf::Org(organization) => {
+                let topic = self.topics.get(organization);
+                topic.and_then(|topic| topic.listeners.as_deref())
             }
-            TopicOf::Org(organization) => match self.topics.get_mut(organization) {
-                Some(topic) => {
-                    topic.last_event = Some(event.cursor);
-                    topic.listeners.as_deref()
-                }
-                None => {
-                    self.remember_first(organization, event.cursor);
-                    None
-                }
-            },
         };
         let mut cast = Cast {
             subs: &mut self.subs,
@@ -162,18 +170,11 @@ impl State {
             let Some(conn) = self.conns.get(slot as usize) else {
                 continue;
             };
-            let got = |id: &SubId| {
-                let sub = self.subs.get(*id as usize);
-                sub.is_some_and(|sub| {
-                    sub.seen == self.step && matches!(sub.channel, Channel::Org(_))
-                })
-            };
-            if conn.about.subs.iter().any(got) {
-                continue;
-            }
             let own = |id: &SubId| {
                 let sub = self.subs.get(*id as usize);
-                sub.is_some_and(|sub| matches!(sub.channel, Channel::User(_)))
+                sub.is_some_and(|sub| {
+                    matches!(sub.channel, Channel::User(_)) && sub.replay.is_none()
+                })
             };
             let Some(own) = conn.about.subs.iter().copied().find(own) else {
                 continue;
@@ -182,6 +183,20 @@ impl State {
             let Some(grant) = self.grant(&conn.about.identity, organization) else {
                 continue;
             };
+            // Got just now, or to be told when the past is.
+            let got = |id: &SubId| {
+                let sub = self.subs.get(*id as usize);
+                sub.is_some_and(|sub| match &sub.channel {
+                    Channel::Org(of) if of == organization => {
+                        sub.seen == self.step
+                            || sub.replay.is_some() && sub.class_for(event, &grant).is_some()
+                    }
+                    _ => false,
+                })
+            };
+            if conn.about.subs.iter().any(got) {
+                continue;
+            }
             if let Some(sub) = self.subs.get_mut(own as usize) {
                 sub.grant = grant;
             }
@@ -239,11 +254,7 @@ impl State {
             }
             sub.open = false;
             sub.note_single(true, &mut self.classes);
-            let class = match &sub.parts {
-                None => sub.class,
-                Some(parts) => parts.first().map_or(u32::MAX, |part| part.class),
-            };
-            if let Some(class) = self.classes.get(class)
+            if let Some(class) = self.classes.get(sub.news_class())
                 && (sub.parts.is_some() || !class.told(self.step) || class.organization().is_none())
             {
                 tell(class, sub.conn, &mut self.conns);
@@ -328,6 +339,8 @@ impl Cast<'_> {
         };
         let table = &self.event.table.name;
         match &sub.parts {
+            // It is told when its past is.
+            _ if sub.replay.is_some() => {}
             None => self.offer(id, None),
             Some(parts) => {
                 let parts = parts.iter().zip(0..);
@@ -362,13 +375,7 @@ impl Cast<'_> {
                 let Some(part) = parts.get(at as usize) else {
                     return;
                 };
-                let schema = &event.table.schema;
-                let fits = part.schema.as_ref().is_none_or(|wanted| wanted == schema)
-                    && part
-                        .filter
-                        .as_ref()
-                        .is_none_or(|filter| should_deliver(filter, event.op, &event.body));
-                if !fits {
+                if !part.fits(event) {
                     return;
                 }
                 part.class

@@ -4,17 +4,20 @@ use std::{cmp::Ordering, sync::Arc};
 
 use hashbrown::HashMap;
 use rowcast_model::{
-    Channel, ColumnMeta, Cursor, Epoch, JsonRow, OrgId, Role, RoutedEvent, TableName, UserId,
+    Channel, ColumnMeta, Cursor, Epoch, JsonRow, Lsn, OrgId, RoutedEvent, TableName, UserId,
 };
-use rowcast_wire::{Filter, Mode};
+use rowcast_wire::{Filter, Mode, should_deliver};
 use slab::Slab;
 use smallvec::SmallVec;
 
 use crate::{
-    Auth, Grant, HubLimits, Identity,
+    Grant, HubLimits, Identity, StreamState,
     classes::{ClassId, Classes},
     connection::Connection,
     directory::Directory,
+    history::{self, History},
+    may_see,
+    metrics::Metrics,
     stage::Mark,
     topics::{Candidate, SubId, Topic},
 };
@@ -31,6 +34,8 @@ pub(crate) struct Conn {
 /// Whose connection it is and what it listens to.
 pub(crate) struct About {
     pub identity: Identity,
+    /// Was sent its first frame.
+    pub welcomed: bool,
     pub subs: SmallVec<[SubId; 2]>,
 }
 
@@ -47,6 +52,10 @@ pub(crate) struct Sub {
     pub grant: Grant,
     /// Events up to here were seen before.
     pub skip_until: Option<Cursor>,
+    /// It has, or will get, what is behind this.
+    pub since: Cursor,
+    /// It is being told the past, and is in no index meanwhile.
+    pub replay: Option<Box<Replay>>,
     /// Told from every other subscription that ever was.
     pub generation: u64,
     pub channel: Channel,
@@ -61,10 +70,52 @@ pub(crate) struct Part {
     pub filter: Option<Filter>,
 }
 
+/// How far a subscription is that is being told the past.
+pub(crate) struct Replay {
+    /// Everything up to here was told.
+    pub from: Cursor,
+    /// The transaction of which a part was told, and not what is marked as its last event.
+    pub open: Option<Lsn>,
+}
+
+impl Part {
+    /// Whether an event of the table of this name is wanted.
+    pub(crate) fn fits(&self, event: &RoutedEvent) -> bool {
+        let schema = &event.table.schema;
+        self.schema.as_ref().is_none_or(|wanted| wanted == schema)
+            && self
+                .filter
+                .as_ref()
+                .is_none_or(|filter| should_deliver(filter, event.op, &event.body))
+    }
+}
+
 impl Sub {
+    /// The class by which a subscription gets an event, if it may and wants to.
+    pub(crate) fn class_for(&self, event: &RoutedEvent, grant: &Grant) -> Option<ClassId> {
+        if !may_see(&event.audience, grant) {
+            return None;
+        }
+        match &self.parts {
+            None => Some(self.class),
+            Some(parts) => parts
+                .iter()
+                .find(|part| part.table == event.table.name && part.fits(event))
+                .map(|part| part.class),
+        }
+    }
+
     /// Has to be looked at one by one: what its class gets is not all it needs to know.
     pub(crate) fn is_single(&self) -> bool {
         self.open || self.skip_until.is_some()
+    }
+
+    /// The class whose channel a subscription's own news are told on.
+    pub(crate) fn news_class(&self) -> ClassId {
+        match &self.parts {
+            None => self.class,
+            Some(parts) => parts.first().map_or(u32::MAX, |part| part.class),
+        }
     }
 
     /// Tells the class of a subscription of everything when it becomes single, or ceases to be.
@@ -114,12 +165,15 @@ pub(crate) struct State {
     pub step: u64,
     pub next_connection: u64,
     next_generation: u64,
+    /// Whether the log is being read.
+    pub stream: StreamState,
+    /// How far the log was written when reading began; what comes up to here is the past.
+    pub target: Option<Cursor>,
     /// What was published last; `None` before anything was.
     pub position: Option<Cursor>,
-    /// Before this, events of organizations are not remembered.
-    pub floor: Cursor,
-    /// The last event for all organizations.
-    pub last_for_all: Option<Cursor>,
+    /// What is kept for those who come back.
+    pub history: History,
+    pub metrics: Metrics,
     /// Columns of tables by name, and there by schema.
     tables: Map<Arc<str>, SmallVec<[Table; 1]>>,
     table_count: usize,
@@ -130,12 +184,12 @@ pub(crate) struct State {
 /// Before everything.
 const NOWHERE: Cursor = Cursor {
     epoch: Epoch(0),
-    commit_lsn: rowcast_model::Lsn::ZERO,
+    commit_lsn: Lsn::ZERO,
     index: 0,
 };
 
 impl State {
-    pub(crate) fn new(limits: HubLimits) -> State {
+    pub(crate) fn new(limits: HubLimits, metrics: Metrics) -> State {
         State {
             limits,
             conns: Slab::new(),
@@ -149,9 +203,19 @@ impl State {
             step: 0,
             next_connection: 0,
             next_generation: 0,
+            stream: StreamState::Live,
+            target: None,
             position: None,
-            floor: NOWHERE,
-            last_for_all: None,
+            history: History::new(
+                history::Limits {
+                    bytes: limits.history_bytes,
+                    organization_bytes: limits.history_organization_bytes,
+                    retention: limits.history_retention,
+                    remembered: limits.remembered_organizations,
+                },
+                NOWHERE,
+            ),
+            metrics,
             tables: Map::default(),
             table_count: 0,
             last_table: None,
@@ -167,10 +231,10 @@ impl State {
         self.next_generation
     }
 
-    /// Moves the position forward; the first one is where remembering begins.
+    /// Moves the position forward; the first one is where the past begins.
     pub(crate) fn advance(&mut self, cursor: Cursor) {
         match self.position {
-            None => self.floor = cursor,
+            None => self.history.begin(cursor),
             Some(before) if before.compare(&cursor) == Some(Ordering::Greater) => return,
             Some(_) => {}
         }
@@ -179,49 +243,7 @@ impl State {
 
     /// What somebody is in an organization; `None`: no member.
     pub(crate) fn grant(&self, identity: &Identity, organization: &OrgId) -> Option<Grant> {
-        match &identity.auth {
-            Auth::ApiKey { id } => {
-                let key = self.directory.key(id)?;
-                (key.organization == *organization).then(|| Grant {
-                    user: None,
-                    roles: key.roles.clone(),
-                })
-            }
-            Auth::Session { granted } => {
-                let mut roles = self.directory.roles(&identity.user, organization);
-                let mut member = !roles.is_empty();
-                for (_, more) in granted.iter().filter(|(of, _)| of == organization) {
-                    member = true;
-                    roles.extend(more.iter().cloned());
-                }
-                roles.sort_unstable();
-                roles.dedup();
-                let roles: Arc<[Role]> = roles.into_iter().collect();
-                member.then(|| Grant {
-                    user: Some(identity.user.clone()),
-                    roles,
-                })
-            }
-        }
-    }
-
-    /// Organizations that an identity may subscribe to, sorted.
-    pub(crate) fn organizations(&self, identity: &Identity) -> Vec<OrgId> {
-        match &identity.auth {
-            Auth::ApiKey { id } => {
-                let key = self.directory.key(id);
-                key.map(|key| key.organization.clone())
-                    .into_iter()
-                    .collect()
-            }
-            Auth::Session { granted } => {
-                let mut organizations = self.directory.organizations(&identity.user);
-                organizations.extend(granted.iter().map(|(organization, _)| organization.clone()));
-                organizations.sort_unstable();
-                organizations.dedup();
-                organizations
-            }
-        }
+        self.directory.grant(identity, organization)
     }
 
     /// The connection, unless its slot belongs to another one by now.
@@ -270,7 +292,7 @@ impl State {
                     topic.listeners = None;
                 }
             }
-            if topic.listeners.is_none() && topic.last_event.is_none() {
+            if topic.listeners.is_none() {
                 self.topics.remove(organization);
             }
         }
@@ -279,22 +301,6 @@ impl State {
             Some(parts) => parts.iter().for_each(|part| self.classes.leave(part.class)),
         }
         Some(sub)
-    }
-
-    /// Remembers that an organization had an event. When too many are remembered, those without
-    /// listeners are forgotten, and cursors from before are not trusted any more.
-    pub(crate) fn remember_first(&mut self, organization: &OrgId, cursor: Cursor) {
-        if self.topics.len() >= self.limits.remembered_topics {
-            self.topics.retain(|_, topic| topic.listeners.is_some());
-            self.floor = self.position();
-        }
-        self.topics.insert(
-            organization.clone(),
-            Topic {
-                last_event: Some(cursor),
-                listeners: None,
-            },
-        );
     }
 
     /// Remembers the columns of a table as its last event had them.

@@ -3,15 +3,18 @@
 
 use std::sync::Arc;
 
-use rowcast_model::{Channel, Cursor};
+use rowcast_model::{Channel, Cursor, Lsn, OrgId};
 use rowcast_wire::{Ref, TableSelection, server};
+use smallvec::SmallVec;
 
 use crate::{
     Auth, Connection, Grant, HubError, Identity, Subscribed, Subscription,
     classes::ClassKey,
+    directory::Directory,
+    history::Of,
     resume::{Known, Resume, judge},
-    state::{Part, State, Sub},
-    topics::{Candidate, Member},
+    state::{Part, Replay, State, Sub},
+    topics::{Candidate, Member, SubId},
 };
 
 impl State {
@@ -39,14 +42,19 @@ impl State {
         }
 
         let position = self.position();
-        let known = self.known(&identity, &wanted.channel);
-        let resume = judge(wanted.cursor, &known);
+        let resume = judge(wanted.cursor, &self.known(&identity, &wanted.channel));
         let (skip_until, resync) = match resume {
             Resume::Continue { skip_until } => (skip_until, None),
-            Resume::Resync(reason) => (None, Some(reason)),
+            Resume::Replay { .. } => (None, None),
+            Resume::Resync { reason, skip_until } => (skip_until, Some(reason)),
         };
-        // Whoever is ahead of the log after a restart goes on from where he is.
-        let cursor = skip_until.unwrap_or(position);
+        let replay = match resume {
+            Resume::Replay { from } => Some(Box::new(Replay { from, open: None })),
+            _ => None,
+        };
+        // Whoever is ahead of the log after a restart, or behind it, goes on from where he is.
+        let behind = replay.as_ref().map(|replay| replay.from);
+        let cursor = skip_until.or(behind).unwrap_or(position);
         let channel: Arc<str> = wanted.channel.to_string().into();
         connection.queue(server::subscribed(
             wanted.reference.as_ref(),
@@ -55,8 +63,27 @@ impl State {
         ));
         if let Some(reason) = resync {
             connection.queue(server::resync(&channel, reason, &cursor));
+            self.metrics.resync(reason);
         }
-        let generation = self.insert(connection, channel, wanted, tables, grant, skip_until);
+        if replay.is_some() {
+            connection.note_replay(true);
+            self.metrics.replays.inc();
+        }
+        // Whoever came back has what was before his cursor.
+        let since = match (wanted.cursor, resync) {
+            (Some(given), None) => Cursor {
+                commit_lsn: Lsn::ZERO,
+                index: 0,
+                ..given
+            },
+            _ => cursor,
+        };
+        let begins = Begins {
+            since,
+            skip_until,
+            replay,
+        };
+        let generation = self.insert(connection, channel, wanted, tables, grant, begins);
         Ok(Subscribed {
             cursor,
             generation,
@@ -146,28 +173,16 @@ impl State {
 
     /// What is known of the past of a channel.
     fn known(&self, identity: &Identity, channel: &Channel) -> Known {
-        let last = |organization| {
-            let topic = self.topics.get(organization)?;
-            topic.last_event
-        };
-        let later = |a: Cursor, b: Cursor| match a.compare(&b) {
-            Some(std::cmp::Ordering::Less) => b,
-            _ => a,
-        };
-        let of_channel = match channel {
-            Channel::Org(organization) | Channel::Tenant(organization, _) => last(organization),
-            Channel::User(_) => {
-                let organizations = self.organizations(identity);
-                organizations.iter().filter_map(last).reduce(later)
-            }
+        let organizations = past_of(&self.directory, identity, channel);
+        let of = Of {
+            organizations: &organizations,
+            all: !matches!(channel, Channel::User(_)),
         };
         Known {
             position: self.position(),
-            floor: self.floor,
-            last_event: of_channel
-                .into_iter()
-                .chain(self.last_for_all)
-                .reduce(later),
+            target: self.target,
+            floor: self.history.floor(of),
+            last: self.history.last(of),
         }
     }
 
@@ -178,7 +193,7 @@ impl State {
         wanted: Subscription,
         tables: Option<Vec<TableSelection>>,
         grant: Grant,
-        skip_until: Option<Cursor>,
+        begins: Begins,
     ) -> u64 {
         let organization = match &wanted.channel {
             Channel::Org(organization) | Channel::Tenant(organization, _) => {
@@ -218,7 +233,9 @@ impl State {
             open: false,
             seen: 0,
             grant,
-            skip_until,
+            skip_until: begins.skip_until,
+            since: begins.since,
+            replay: begins.replay,
             generation,
             channel: wanted.channel,
             parts,
@@ -227,23 +244,59 @@ impl State {
         if let Some(conn) = self.conns.get_mut(connection.slot as usize) {
             conn.about.subs.push(id);
         }
-        if let (Some(organization), Some(sub)) = (organization, self.subs.get(id as usize)) {
-            let topic = self.topics.entry(organization).or_default();
-            let listeners = topic.listeners.get_or_insert_with(Box::default);
-            match &sub.parts {
-                None => {
-                    let conn = connection.slot;
-                    listeners.add_to_everything(class, Member { sub: id, conn });
-                    sub.note_single(false, &mut self.classes);
-                }
-                Some(parts) => {
-                    for (part, at) in parts.iter().zip(0..) {
-                        let who = Candidate { sub: id, part: at };
-                        listeners.add_to_table(&part.table, part.filter.as_ref(), who);
-                    }
+        if self
+            .subs
+            .get(id as usize)
+            .is_some_and(|sub| sub.replay.is_none())
+        {
+            self.list(id);
+        }
+        generation
+    }
+
+    /// Puts a subscription into the indexes: from here on it gets what comes.
+    pub(crate) fn list(&mut self, id: SubId) {
+        let Some(sub) = self.subs.get(id as usize) else {
+            return;
+        };
+        let Some(organization) = sub.organization() else {
+            return;
+        };
+        let topic = self.topics.entry(organization.clone()).or_default();
+        let listeners = topic.listeners.get_or_insert_with(Box::default);
+        match &sub.parts {
+            None => {
+                let conn = sub.conn;
+                listeners.add_to_everything(sub.class, Member { sub: id, conn });
+                sub.note_single(false, &mut self.classes);
+            }
+            Some(parts) => {
+                for (part, at) in parts.iter().zip(0..) {
+                    let who = Candidate { sub: id, part: at };
+                    listeners.add_to_table(&part.table, part.filter.as_ref(), who);
                 }
             }
         }
-        generation
+    }
+}
+
+/// Where a subscription begins.
+struct Begins {
+    since: Cursor,
+    skip_until: Option<Cursor>,
+    replay: Option<Box<Replay>>,
+}
+
+/// The organizations whose past a channel has for somebody.
+pub(crate) fn past_of(
+    directory: &Directory,
+    identity: &Identity,
+    channel: &Channel,
+) -> SmallVec<[OrgId; 1]> {
+    match channel {
+        Channel::Org(organization) | Channel::Tenant(organization, _) => {
+            SmallVec::from_elem(organization.clone(), 1)
+        }
+        Channel::User(_) => directory.organizations_of(identity).into(),
     }
 }

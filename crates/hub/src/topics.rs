@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use rowcast_model::{Body, Cursor, JsonRow, Operation, RoutedEvent};
+use rowcast_model::{Body, JsonRow, Operation, RoutedEvent};
 use rowcast_wire::{Filter, eq_key_of_literal, eq_key_of_value};
 
 use crate::classes::ClassId;
@@ -33,8 +33,6 @@ pub(crate) struct Member {
 /// One organization.
 #[derive(Default)]
 pub(crate) struct Topic {
-    /// The last event since the hub remembers.
-    pub last_event: Option<Cursor>,
     /// Its subscriptions; none for an organization without.
     pub listeners: Option<Box<Listeners>>,
 }

@@ -13,5 +13,7 @@ mod members;
 mod outbox;
 #[path = "hub/positions.rs"]
 mod positions;
+#[path = "hub/replay.rs"]
+mod replay;
 #[path = "hub/support.rs"]
 mod support;

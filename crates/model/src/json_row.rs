@@ -90,6 +90,12 @@ impl JsonRow {
         out.push(b'}');
     }
 
+    /// Copies the values out of a buffer that is shared with other rows, so that this row keeps no more
+    /// alive than itself.
+    pub fn compact(&mut self) {
+        self.json = Bytes::copy_from_slice(&self.json);
+    }
+
     /// Bytes kept alive by this row.
     pub fn cost(&self) -> usize {
         self.json.len() + self.ends.len() * 4

@@ -151,6 +151,15 @@ pub enum HubOp {
     ApiKeysCleared,
     /// Everything up to here was handed on, and nothing was in it.
     Position(Cursor),
+    /// The reader begins, or begins again, to read the log.
+    LogBegins {
+        /// Everything from here on was read, or will be, so the past reaches back to here and no further. Where
+        /// this process has already handed on more, the older past stays known.
+        floor: Cursor,
+        /// How far the log was written when reading began. What comes up to here is the past, told again: it
+        /// serves those who come back with a cursor, and nobody who asks for what comes from now on.
+        target: Cursor,
+    },
     /// Positions of before mean nothing any more.
     NewEpoch {
         /// The epoch from here on.

@@ -1,8 +1,8 @@
 //! What the log does not tell because it happened before: rules, members and API keys, by SELECT.
 
-use rowcast_model::{Batch, HubOp, Lsn};
+use rowcast_model::{Batch, Cursor, Epoch, HubOp, Lsn};
 use rowcast_routing::{Catalog, MembershipSource, RoutingError, TableRule, key_from_text};
-use rowcast_source::{CatalogRows, ConnInfo, SourceError, TextRow, load_catalog};
+use rowcast_source::{CatalogRows, ConnInfo, Snapshot, SourceError, TextRow, load_catalog};
 
 /// The state to begin with.
 #[derive(Debug, Default)]
@@ -13,6 +13,56 @@ pub struct Beginning {
     pub ops: Vec<HubOp>,
     /// How far the log was written when this was read: current is who has handed on so much.
     pub written: Lsn,
+    /// Which transactions this holds already.
+    pub snapshot: Option<Snapshot>,
+}
+
+/// Members and keys that were read hold what the log tells up to then: told once more, it would make members
+/// of those who were members once.
+#[derive(Debug)]
+pub struct Known {
+    snapshot: Snapshot,
+    /// From here on the log tells nothing that is known.
+    until: Lsn,
+}
+
+impl Beginning {
+    /// What the log need not tell again.
+    pub fn known(&self) -> Option<Known> {
+        let until = self.written;
+        let snapshot = self.snapshot.clone()?;
+        Some(Known { snapshot, until })
+    }
+}
+
+impl Known {
+    /// Whether this holds what that transaction did.
+    fn holds(&self, batch: &Batch) -> bool {
+        batch.xid.is_some_and(|xid| self.snapshot.sees(xid))
+    }
+
+    /// Whether all that was known has gone by with this batch.
+    fn is_over(&self, batch: &Batch) -> bool {
+        batch.ack.is_some_and(|lsn| lsn >= self.until)
+    }
+}
+
+/// Takes out of a batch what was read by SELECT, about members and about keys.
+pub fn forget_known(batch: &mut Batch, members: &mut Option<Known>, keys: &mut Option<Known>) {
+    let holds = |known: &Option<Known>| known.as_ref().is_some_and(|known| known.holds(batch));
+    let (members_known, keys_known) = (holds(members), holds(keys));
+    if members_known || keys_known {
+        batch.ops.retain(|op| match op {
+            HubOp::Membership(_) | HubOp::MembershipsCleared => !members_known,
+            HubOp::ApiKey(_) | HubOp::ApiKeysCleared => !keys_known,
+            _ => true,
+        });
+    }
+    for known in [members, keys] {
+        if known.as_ref().is_some_and(|known| known.is_over(batch)) {
+            *known = None;
+        }
+    }
 }
 
 /// Reads everything.
@@ -36,11 +86,22 @@ pub async fn load(sql: &ConnInfo) -> Result<Beginning, SourceError> {
 }
 
 /// Reads the memberships again: they are in another table from here on.
-pub async fn memberships(sql: &ConnInfo) -> Result<Vec<HubOp>, SourceError> {
-    let rows = load_catalog(sql).await?;
-    let mut ops = understand(&rows).ops;
-    ops.retain(|op| matches!(op, HubOp::MembershipsCleared | HubOp::Membership(_)));
-    Ok(ops)
+pub async fn memberships(sql: &ConnInfo) -> Result<Beginning, SourceError> {
+    let mut beginning = load(sql).await?;
+    beginning
+        .ops
+        .retain(|op| matches!(op, HubOp::MembershipsCleared | HubOp::Membership(_)));
+    Ok(beginning)
+}
+
+/// Says where the log begins, and where that becomes the present. The position before a place in the log is
+/// the last one that is known to be over.
+pub fn log_begins(epoch: Epoch, floor: Lsn, written: Lsn) -> HubOp {
+    let before = |lsn: Lsn| Cursor::after_commit(epoch, Lsn(lsn.0.saturating_sub(1)));
+    HubOp::LogBegins {
+        floor: before(floor),
+        target: before(written.max(floor)),
+    }
 }
 
 /// Steps that belong to no transaction.
@@ -83,6 +144,7 @@ fn understand(rows: &CatalogRows) -> Beginning {
         catalog,
         ops,
         written: Lsn::ZERO,
+        snapshot: rows.snapshot.clone(),
     }
 }
 
@@ -105,6 +167,37 @@ mod tests {
             .iter()
             .map(|(name, value)| (name.to_string(), Some(value.to_string())))
             .collect()
+    }
+
+    #[test]
+    fn what_was_read_is_not_told_again_until_the_log_is_past_it() {
+        let snapshot = || Snapshot::parse("10:20:12").unwrap();
+        let known = || {
+            let until = Lsn(100);
+            let snapshot = snapshot();
+            Some(Known { snapshot, until })
+        };
+        let batch = |xid, ack| Batch {
+            xid: Some(xid),
+            ops: vec![HubOp::MembershipsCleared, HubOp::ApiKeysCleared],
+            ack: Some(Lsn(ack)),
+            bytes: 0,
+        };
+        let left = |xid, members: &mut Option<Known>, keys: &mut Option<Known>| {
+            let mut batch = batch(xid, 50);
+            forget_known(&mut batch, members, keys);
+            batch.ops.len()
+        };
+        let (mut members, mut keys) = (known(), None);
+        // Known; still running then; later.
+        assert_eq!(left(11, &mut members, &mut keys), 1);
+        assert_eq!(left(12, &mut members, &mut keys), 2);
+        assert_eq!(left(20, &mut members, &mut keys), 2);
+        keys = known();
+        assert_eq!(left(11, &mut members, &mut keys), 0);
+        forget_known(&mut batch(21, 100), &mut members, &mut keys);
+        assert!(members.is_none() && keys.is_none());
+        assert_eq!(left(11, &mut members, &mut keys), 2);
     }
 
     #[test]
@@ -132,6 +225,7 @@ mod tests {
                 row(&[("id", "k"), ("hash", "h"), ("organization_id", "o")]),
                 row(&[]),
             ],
+            snapshot: None,
         };
         let beginning = understand(&rows);
         assert!(beginning.catalog.table_named("public", "tasks").is_some());

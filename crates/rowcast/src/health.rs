@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use rowcast_gateway::Readiness;
-use rowcast_hub::Hub;
+use rowcast_hub::{Hub, StreamState};
+use rowcast_model::Timestamp;
 use rowcast_source::SourceStatus;
-use rowcast_wire::CloseCode;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -18,6 +18,42 @@ use crate::progress::Progress;
 /// less than the ten seconds that are promised.
 const STALE_AFTER: Duration = Duration::from_secs(2);
 
+/// What clients have been told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Live,
+    /// They are told at this time, if it lasts; what was written before `since` has arrived.
+    Soon {
+        at: Instant,
+        since: Timestamp,
+    },
+    Stale,
+}
+
+impl Told {
+    /// What is to be done now, if the log is current or not, and when to look again.
+    fn next(self, current: bool, now: Instant, heard: Timestamp) -> (Told, Option<Tell>) {
+        match self {
+            Told::Live if current => (Told::Live, None),
+            Told::Soon { .. } if current => (Told::Live, None),
+            Told::Stale if current => (Told::Live, Some(Tell::Live)),
+            Told::Live => {
+                let at = now + STALE_AFTER;
+                (Told::Soon { at, since: heard }, None)
+            }
+            Told::Soon { at, since } if now >= at => (Told::Stale, Some(Tell::Stale(since))),
+            waiting => (waiting, None),
+        }
+    }
+}
+
+/// What clients are to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tell {
+    Live,
+    Stale(Timestamp),
+}
+
 /// Follows source and progress until aborted.
 pub async fn watch(
     mut status: watch::Receiver<SourceStatus>,
@@ -26,9 +62,10 @@ pub async fn watch(
     hub: Arc<Hub>,
 ) {
     let mut progressing = progress.watch();
-    // When the sockets are to be told; `None` while the log flows, and when they know.
-    let mut tell_at: Option<Instant> = None;
-    let mut flowed = false;
+    // Whoever comes before the log was caught up with must not believe that it is.
+    let stale = |since, reason| hub.announce(StreamState::Stale { since, reason });
+    stale(progress.heard(), "the service starts".into());
+    let mut told = Told::Stale;
     loop {
         let readiness = readiness(&status.borrow_and_update(), progress.is_current());
         let changed = tell.send_if_modified(|now| {
@@ -42,22 +79,25 @@ pub async fn watch(
                 Readiness::NotReady(why) => tracing::info!("not ready: {why}"),
             }
         }
-        let flows = matches!(*status.borrow(), SourceStatus::Streaming { .. });
-        tell_at = match (flows, flowed) {
-            (true, _) => None,
-            (false, true) => Some(Instant::now() + STALE_AFTER),
-            (false, false) => tell_at,
+        let current = readiness == Readiness::Ready;
+        let (now_told, news) = told.next(current, Instant::now(), progress.heard());
+        told = now_told;
+        match (news, readiness) {
+            (Some(Tell::Live), _) => hub.announce(StreamState::Live),
+            (Some(Tell::Stale(since)), Readiness::NotReady(reason)) => {
+                tracing::warn!("telling every socket that the stream stands: {reason}");
+                stale(since, reason);
+            }
+            _ => {}
+        }
+        let look_again = match told {
+            Told::Soon { at, .. } => Some(at),
+            Told::Live | Told::Stale => None,
         };
-        flowed = flows;
         tokio::select! {
             changed = status.changed() => if changed.is_err() { return },
             changed = progressing.changed() => if changed.is_err() { return },
-            // New sockets are refused while it lasts, so once is enough.
-            () = sleep_until(tell_at.unwrap_or_else(Instant::now)), if tell_at.is_some() => {
-                tracing::warn!("the stream is interrupted: telling every socket");
-                hub.close_all(CloseCode::Stale);
-                tell_at = None;
-            }
+            () = sleep_until(look_again.unwrap_or_else(Instant::now)), if look_again.is_some() => {}
         }
     }
 }
@@ -68,9 +108,9 @@ fn readiness(status: &SourceStatus, current: bool) -> Readiness {
         SourceStatus::Streaming { .. } if current => Readiness::Ready,
         SourceStatus::Streaming { .. } => Readiness::NotReady("catching up with the log".into()),
         SourceStatus::Connecting => Readiness::NotReady("connecting to the database".into()),
-        SourceStatus::Waiting { reason } | SourceStatus::Failed { reason } => {
-            Readiness::NotReady(Arc::clone(reason))
-        }
+        SourceStatus::Standby { reason }
+        | SourceStatus::Waiting { reason }
+        | SourceStatus::Failed { reason } => Readiness::NotReady(Arc::clone(reason)),
     }
 }
 
@@ -78,6 +118,21 @@ fn readiness(status: &SourceStatus, current: bool) -> Readiness {
 mod tests {
     use super::*;
     use rowcast_model::Epoch;
+
+    #[test]
+    fn clients_are_told_when_it_lasts_and_when_it_is_over() {
+        let now = Instant::now();
+        let (heard, later) = (Timestamp(5), Timestamp(9));
+        let (told, news) = Told::Live.next(false, now, heard);
+        assert_eq!(news, None);
+        let (told, news) = told.next(false, now + STALE_AFTER / 2, later);
+        assert_eq!(news, None);
+        assert_eq!(told.next(true, now, later), (Told::Live, None));
+        let (told, news) = told.next(false, now + STALE_AFTER, later);
+        assert_eq!((told, news), (Told::Stale, Some(Tell::Stale(heard))));
+        assert_eq!(told.next(false, now, later), (Told::Stale, None));
+        assert_eq!(told.next(true, now, later), (Told::Live, Some(Tell::Live)));
+    }
 
     #[test]
     fn only_a_stream_that_flows_and_is_current_is_ready() {

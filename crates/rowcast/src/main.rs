@@ -17,6 +17,7 @@ mod progress;
 mod queue;
 mod service;
 mod term;
+mod watchdog;
 
 use std::process::ExitCode;
 

@@ -17,7 +17,7 @@ use rowcast_source::{AckHandle, ConnInfo, Source, SourceError, VisibilityGate};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    beginning,
+    beginning::{self, Known},
     metrics::PipelineMetrics,
     progress::Progress,
     queue::{self, Receiver, Sender},
@@ -69,6 +69,8 @@ pub fn start(parts: Parts) -> std::io::Result<[JoinHandle<Result<(), SourceError
         router: None,
         start: None,
         reload: false,
+        known_members: None,
+        known_keys: None,
         queue: sender,
         progress: parts.progress,
         metrics: parts.metrics,
@@ -110,6 +112,9 @@ struct Reader {
     start: Option<SourceEvent>,
     /// Memberships have to be read again.
     reload: bool,
+    /// What was read by SELECT and comes by the log once more.
+    known_members: Option<Known>,
+    known_keys: Option<Known>,
     queue: Sender,
     progress: Arc<Progress>,
     metrics: PipelineMetrics,
@@ -145,19 +150,30 @@ impl Reader {
         if let Some(start) = self.start.clone() {
             let beginning = patiently(async || beginning::load(&self.sql).await).await?;
             self.progress.expect(beginning.written);
+            (self.known_members, self.known_keys) = (beginning.known(), beginning.known());
+            let mut ops = beginning.ops;
+            if let SourceEvent::Start { epoch, .. } = start {
+                let floor = self.source.floor();
+                ops.insert(0, beginning::log_begins(epoch, floor, beginning.written));
+            }
             self.router = Some(Router::new(self.limits, beginning.catalog));
             self.start = None;
-            return Ok(self.route(start).await && self.push(beginning.ops).await);
+            return Ok(self.route(start).await && self.push(ops).await);
         }
         if self.reload {
-            let ops = patiently(async || beginning::memberships(&self.sql).await).await?;
+            let now = patiently(async || beginning::memberships(&self.sql).await).await?;
+            self.known_members = now.known();
             self.reload = false;
-            return Ok(self.push(ops).await);
+            return Ok(self.push(now.ops).await);
         }
         let event = self.source.next().await?;
         // The log starts, or starts anew: what it does not tell is read by SELECT, now that it flows.
         let anew = matches!(&event, SourceEvent::Start { reason, .. }
             if reason.is_some() || self.router.is_none());
+        if matches!(event, SourceEvent::Start { .. }) {
+            // What was written while there was no stream comes first.
+            self.progress.expect(self.source.written());
+        }
         if anew {
             self.start = Some(event);
             return Ok(true);
@@ -171,8 +187,9 @@ impl Reader {
         };
         router.apply(event);
         let mut handed_on = false;
-        while let Some(batch) = router.take_batch() {
+        while let Some(mut batch) = router.take_batch() {
             handed_on = true;
+            beginning::forget_known(&mut batch, &mut self.known_members, &mut self.known_keys);
             if self.queue.push(batch).await.is_err() {
                 return false;
             }

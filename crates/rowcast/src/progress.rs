@@ -1,14 +1,22 @@
 //! How far the pipeline is. Current is who has handed on what was written when the stream began.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::SystemTime,
+};
 
-use rowcast_model::Lsn;
+use rowcast_model::{Lsn, Timestamp};
 use tokio::sync::watch;
 
 /// Positions wanted and reached.
 #[derive(Debug)]
 pub struct Progress {
     at: watch::Sender<At>,
+    /// When something was handed on last, in microseconds since 1970.
+    heard: AtomicI64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,6 +30,7 @@ impl Progress {
     pub fn new() -> Arc<Progress> {
         Arc::new(Progress {
             at: watch::Sender::new(At::default()),
+            heard: AtomicI64::new(now().0),
         })
     }
 
@@ -37,11 +46,17 @@ impl Progress {
 
     /// Everything up to here was handed on.
     pub fn reached(&self, lsn: Lsn) {
+        self.heard.store(now().0, Ordering::Relaxed);
         self.at.send_if_modified(|at| {
             let before = at.current();
             at.reached = at.reached.max(lsn);
             at.current() != before
         });
+    }
+
+    /// When something was handed on last; first, when this was made.
+    pub fn heard(&self) -> Timestamp {
+        Timestamp(self.heard.load(Ordering::Relaxed))
     }
 
     /// Whether all is handed on that was written when the stream began.
@@ -53,6 +68,12 @@ impl Progress {
     pub fn watch(&self) -> watch::Receiver<impl Sized + use<>> {
         self.at.subscribe()
     }
+}
+
+/// The time by the clock of this machine.
+fn now() -> Timestamp {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
 impl At {

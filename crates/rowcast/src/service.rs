@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 use rowcast_gateway::{AuthConfig, GatewayConfig, GatewayMetrics, Readiness, SocketLimits};
 use rowcast_hub::{Hub, HubLimits};
 use rowcast_routing::Limits;
-use rowcast_source::{ConnInfo, Source, SourceConfig, SourceMetrics};
+use rowcast_source::{ConnInfo, Source, SourceConfig, SourceMetrics, Window};
 use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ use crate::{
     metrics::PipelineMetrics,
     migrations, pipeline,
     progress::Progress,
+    watchdog::{Policy, Watchdog, WatchdogMetrics},
 };
 
 /// Largest single message of the log: a row may have 1 GiB in Postgres, but nobody wants it on a socket.
@@ -38,6 +39,16 @@ pub async fn run(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::
         source_config(&config, &sql)?,
         SourceMetrics::new(&mut registry),
     );
+    let watchdog = Watchdog {
+        sql: sql.clone(),
+        slot: config.replication.slot.clone(),
+        policy: Policy {
+            limit: config.replication.wal_limit.map(|limit| limit.0),
+            at_limit: config.replication.at_limit,
+        },
+        ack: source.ack_handle(),
+        metrics: WatchdogMetrics::new(&mut registry),
+    };
 
     if config.database.migrate {
         migrate(&config).await?;
@@ -79,6 +90,7 @@ pub async fn run(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::
         config.replication.maintenance_interval.0,
         stop.clone(),
     ));
+    let watched = tokio::spawn(watchdog.run(stop.clone()));
     let threads = pipeline::start(pipeline::Parts {
         source,
         sql,
@@ -103,6 +115,7 @@ pub async fn run(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::
     gateway.stop(config.server.shutdown_timeout.0).await;
     stop.cancel();
     let _ = keeping.await;
+    let _ = watched.await;
     for thread in threads {
         let ended = tokio::task::spawn_blocking(|| thread.join()).await?;
         match ended {
@@ -144,6 +157,9 @@ fn hub_limits(config: &Config) -> HubLimits {
         outbox_bytes: config.limits.outbox_bytes.as_usize(),
         total_outbox_bytes: config.limits.outboxes_bytes.as_usize(),
         subscriptions: config.limits.subscriptions as usize,
+        history_bytes: config.history.bytes.as_usize(),
+        history_organization_bytes: config.history.organization_bytes.as_usize(),
+        history_retention: config.history.retention.0,
         ..HubLimits::default()
     }
 }
@@ -158,6 +174,10 @@ fn source_config(config: &Config, sql: &ConnInfo) -> anyhow::Result<SourceConfig
         status_interval: replication.status_interval.0,
         silence_limit: replication.silence_limit.0,
         max_message_bytes: MAX_LOG_MESSAGE,
+        window: Window {
+            retention: config.history.retention.0,
+            bytes: config.history.wal_bytes.0,
+        },
     })
 }
 
@@ -182,6 +202,7 @@ fn gateway_config(config: &Config) -> anyhow::Result<GatewayConfig> {
             silence: limits.silence.0,
             frames_per_second: limits.messages_per_second,
             frames_burst: limits.messages_burst,
+            goodbye_spread: config.server.goodbye_spread.0,
             ..SocketLimits::default()
         },
         auth: AuthConfig {

@@ -33,6 +33,7 @@ async fn main() {
         status_interval: Duration::from_secs(1),
         silence_limit: Duration::from_secs(9),
         max_message_bytes: 1 << 26,
+        window: rowcast_source::Window::NOTHING,
     };
     let mut slots = Vec::new();
     for slot in ["a", "b", "c"] {

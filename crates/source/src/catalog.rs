@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use crate::{conninfo::ConnInfo, error::SourceError};
+use crate::{conninfo::ConnInfo, error::SourceError, snapshot::Snapshot};
 
 /// A row, by column name, as text.
 pub type TextRow = HashMap<String, Option<String>>;
@@ -20,23 +20,32 @@ pub struct CatalogRows {
     pub memberships: Vec<TextRow>,
     /// `rowcast.api_keys`.
     pub api_keys: Vec<TextRow>,
+    /// Whose changes all this holds.
+    pub snapshot: Option<Snapshot>,
 }
 
-/// Reads the catalog. Read it after streaming has begun: what changes in between comes by the log too, and
-/// taking it in twice does no harm.
+/// Reads the catalog, all as of one moment. Read it after streaming has begun: what changes in between comes by
+/// the log too, and [`CatalogRows::snapshot`] tells which of that is known already.
 ///
 /// # Errors
 /// Why the database cannot be asked.
 pub async fn load(info: &ConnInfo) -> Result<CatalogRows, SourceError> {
     let sql = info.connect("rowcast catalog").await?;
-    sql.batch_execute("SET datestyle = ISO; SET timezone = UTC; SET extra_float_digits = 1")
-        .await
-        .map_err(|error| info.explain(&error))?;
+    sql.batch_execute(
+        "SET datestyle = ISO; SET timezone = UTC; SET extra_float_digits = 1;
+         BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
+    )
+    .await
+    .map_err(|error| info.explain(&error))?;
     let read = async |query: String| {
         rows(&sql, &query)
             .await
             .map_err(|error| info.explain(&error))
     };
+    let snapshot = read("SELECT pg_current_snapshot()::text AS now".into()).await?;
+    let snapshot = snapshot
+        .into_iter()
+        .find_map(|mut row| Snapshot::parse(&row.remove("now")??));
     let tables = read("SELECT * FROM rowcast.tables".into()).await?;
     let membership_source = read("SELECT * FROM rowcast.membership_source".into())
         .await?
@@ -53,6 +62,7 @@ pub async fn load(info: &ConnInfo) -> Result<CatalogRows, SourceError> {
         membership_source,
         memberships,
         api_keys,
+        snapshot,
     })
 }
 

@@ -16,6 +16,9 @@ pub enum SourceError {
     /// Nobody answers, or the connection broke.
     #[error("the connection to the database broke: {0}")]
     Connection(String),
+    /// The server wants to shut down.
+    #[error("the database shuts down")]
+    ShuttingDown,
     /// Nothing was heard for too long.
     #[error("the database has said nothing for {0} s; connecting again")]
     Silent(u64),
@@ -48,7 +51,9 @@ pub enum SourceError {
     )]
     PublicationMissing(String),
     /// The slot is used by somebody else.
-    #[error("slot `{0}` is in use by another connection; waiting until it is free: {1}")]
+    #[error(
+        "standby: slot `{0}` is in use by another connection ({1}); taken over when it is free"
+    )]
     SlotInUse(String, String),
     /// The slot vanished while we were reading.
     #[error("slot `{0}` is gone; it is created again and every client is told to fetch anew")]
@@ -114,6 +119,7 @@ impl SourceError {
             SourceError::Address(_) => "address_invalid",
             SourceError::Tls(_) => "tls_failed",
             SourceError::Connection(_) => "connection_lost",
+            SourceError::ShuttingDown => "database_shuts_down",
             SourceError::Silent(_) => "connection_silent",
             SourceError::AuthFailed(_) => "auth_failed",
             SourceError::WalLevel(_) => "wal_level_not_logical",
@@ -139,6 +145,7 @@ impl SourceError {
         matches!(
             self,
             SourceError::Connection(_)
+                | SourceError::ShuttingDown
                 | SourceError::Silent(_)
                 | SourceError::SlotInUse(..)
                 | SourceError::SlotMissing(_)

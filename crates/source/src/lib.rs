@@ -22,6 +22,7 @@ mod snapshot;
 mod source;
 mod stream;
 mod tls;
+mod trail;
 
 pub use catalog::{CatalogRows, TextRow, load as load_catalog};
 pub use catalog_client::HEARTBEAT_PREFIX;
@@ -35,3 +36,4 @@ pub use setup::{Standing, check_slot_name, prepare};
 pub use snapshot::Snapshot;
 pub use source::{AckHandle, Source, SourceConfig, SourceStatus};
 pub use stream::{PgWire, WalEvent, WalSource};
+pub use trail::{Trail, Window};

@@ -94,7 +94,7 @@ impl Live {
                 })
             }
             // Every transaction that committed before a message outside of transactions was told before it.
-            WalEvent::Logical { lsn, .. } | WalEvent::KeepAlive { lsn } => {
+            WalEvent::Logical { lsn, .. } | WalEvent::KeepAlive { lsn, .. } => {
                 let news = !self.in_transaction && lsn > self.progress.read_to();
                 self.progress
                     .read(if news { lsn } else { self.progress.read_to() });

@@ -102,9 +102,43 @@ impl Liveness {
     }
 }
 
+/// Whether the server shuts down and waits for us. It then asks again as soon as it is answered, until
+/// everything it sent is acknowledged; as acknowledgements trail, that would be never. At all other times it
+/// asks when it has heard nothing for half of its `wal_sender_timeout`.
+#[derive(Debug, Default)]
+pub(crate) struct Farewell {
+    asked: Option<(Instant, u32)>,
+}
+
+/// More questions than this within [`FAREWELL_SPAN`] are a farewell.
+const FAREWELL_QUESTIONS: u32 = 5;
+const FAREWELL_SPAN: Duration = Duration::from_secs(1);
+
+impl Farewell {
+    /// The server asked; returns whether it wants to go.
+    pub(crate) fn asked(&mut self, now: Instant) -> bool {
+        let before = self
+            .asked
+            .filter(|(since, _)| now.duration_since(*since) <= FAREWELL_SPAN);
+        let (since, count) = before.unwrap_or((now, 0));
+        self.asked = Some((since, count + 1));
+        count >= FAREWELL_QUESTIONS
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_that_asks_and_asks_wants_to_go() {
+        let begin = Instant::now();
+        let mut calm = Farewell::default();
+        assert!((0..100).all(|n| !calm.asked(begin + FAREWELL_SPAN / 4 * n)));
+        let mut hurried = Farewell::default();
+        let answers: Vec<bool> = (0..6).map(|_| hurried.asked(begin)).collect();
+        assert_eq!(answers, [false, false, false, false, false, true]);
+    }
 
     fn at(sent: u64, heard_us: &str) -> Option<Walsender> {
         Some(Walsender {

@@ -16,6 +16,7 @@ pub struct SourceMetrics {
     connections: Counter,
     failures: ByCode,
     unacknowledged: Gauge,
+    trail: Gauge,
 }
 
 impl SourceMetrics {
@@ -52,6 +53,11 @@ impl SourceMetrics {
             "Bytes of log that were read and not yet handed on",
             metrics.unacknowledged.clone(),
         );
+        registry.register(
+            "source_trail_bytes",
+            "Bytes of log that were handed on and are left on the server, for clients who resume",
+            metrics.trail.clone(),
+        );
         metrics
     }
 
@@ -72,8 +78,9 @@ impl SourceMetrics {
         self.failures.get_or_create(&[("code", code)]).inc();
     }
 
-    pub(crate) fn unacknowledged(&self, bytes: u64) {
-        self.unacknowledged
-            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    pub(crate) fn unacknowledged(&self, bytes: u64, trail: u64) {
+        let number = |bytes| i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.unacknowledged.set(number(bytes));
+        self.trail.set(number(trail));
     }
 }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use rowcast_model::Epoch;
+use rowcast_model::{Epoch, Lsn};
 use tokio_postgres::Client;
 
 use crate::{
@@ -22,6 +22,10 @@ pub struct Standing {
     pub created: bool,
     /// Why it was made anew, when an old one had to go.
     pub reason: Option<Arc<str>>,
+    /// Transactions that committed from here on are told, those before are not.
+    pub confirmed: Lsn,
+    /// How far the log was written.
+    pub written: Lsn,
 }
 
 /// Names of slots that Postgres takes.
@@ -59,7 +63,7 @@ pub async fn prepare(
     };
     let row = sql
         .query_one(
-            "SELECT current_setting('wal_level'), pg_is_in_recovery()",
+            "SELECT current_setting('wal_level'), pg_is_in_recovery(), current_setting('server_version_num')::int",
             &[],
         )
         .await
@@ -68,6 +72,7 @@ pub async fn prepare(
     if row.get(1) {
         return Err(SourceError::Standby);
     }
+    let version: i32 = row.get(2);
     if wal_level != "logical" {
         return Err(SourceError::WalLevel(wal_level));
     }
@@ -105,10 +110,16 @@ pub async fn prepare(
                 owner: owner.clone(),
             });
         }
+        // Before anything is noted: whoever stands by changes nothing.
+        Found::Active { pid } => {
+            let who = format!("process {pid} of the server sends to it");
+            return Err(SourceError::SlotInUse(slot.into(), who));
+        }
         Found::Lost => Some(Arc::from(
             "the log that the replication slot needed was removed",
         )),
-        Found::Usable | Found::Missing => renew,
+        Found::Missing => renew.or_else(|| Some("the replication slot was gone".into())),
+        Found::Usable { .. } => renew,
     };
     let created = found == Found::Missing || reason.is_some();
     // Noted before the slot is made: whoever dies in between has raised the number for nothing, while the
@@ -116,7 +127,8 @@ pub async fn prepare(
     let row = sql
         .query_one(
             "SELECT s.system_identifier::text, t.timeline,
-                    rowcast.note_slot($1, $2, s.system_identifier::text, t.timeline)
+                    rowcast.note_slot($1, $2, s.system_identifier::text, t.timeline),
+                    pg_current_wal_flush_lsn()::text
              FROM pg_control_system() s,
                   (SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int AS timeline) t",
             &[&slot, &created],
@@ -124,31 +136,57 @@ pub async fn prepare(
         .await
         .map_err(failed)?;
     let (system, timeline, generation): (String, i32, i32) = (row.get(0), row.get(1), row.get(2));
+    let written: &str = row.get(3);
+    let written = written.parse().unwrap_or(Lsn::ZERO);
     if created && found != Found::Missing {
         sql.execute("SELECT pg_drop_replication_slot($1)", &[&slot])
             .await
             .map_err(failed)?;
     }
-    if created {
-        sql.execute(
-            "SELECT pg_create_logical_replication_slot($1, 'pgoutput')",
-            &[&slot],
-        )
-        .await
-        .map_err(failed)?;
-    }
+    let confirmed = match found {
+        Found::Usable { confirmed } if !created => confirmed,
+        _ => create(&sql, slot, version).await.map_err(failed)?,
+    };
     Ok(Standing {
         epoch: epoch_of(&system, timeline, slot, generation),
         created,
         reason,
+        confirmed,
+        written,
     })
+}
+
+/// Makes the slot, as one that standbys keep a copy of where the server knows that; returns where it begins.
+async fn create(sql: &Client, slot: &str, version: i32) -> Result<Lsn, tokio_postgres::Error> {
+    const PLAIN: &str = "SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput')";
+    const FAILOVER: &str = "SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput', failover => true)";
+    let made = match version >= 170_000 {
+        true => sql.query_one(FAILOVER, &[&slot]).await,
+        false => sql.query_one(PLAIN, &[&slot]).await,
+    };
+    let row = match made {
+        // Where it is not allowed, a plain one does as well.
+        Err(error) if version >= 170_000 && error.as_db_error().is_some() => {
+            tracing::info!("the slot cannot be a failover slot: {error}");
+            sql.query_one(PLAIN, &[&slot]).await?
+        }
+        other => other?,
+    };
+    let lsn: &str = row.get(0);
+    Ok(lsn.parse().unwrap_or(Lsn::ZERO))
 }
 
 /// What there is under the name of our slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Found {
     Missing,
-    Usable,
+    Usable {
+        confirmed: Lsn,
+    },
+    /// Ours by name, but somebody reads from it.
+    Active {
+        pid: i32,
+    },
     /// Ours, but the log it needs is gone.
     Lost,
     Foreign {
@@ -160,7 +198,7 @@ async fn look(sql: &Client, slot: &str) -> Result<Found, tokio_postgres::Error> 
     let found = sql
         .query_opt(
             "SELECT coalesce(plugin, 'physical replication'), coalesce(database, ''), wal_status = 'lost',
-                    database = current_database()
+                    database = current_database(), active_pid, confirmed_flush_lsn::text
              FROM pg_replication_slots WHERE slot_name = $1",
             &[&slot],
         )
@@ -170,9 +208,14 @@ async fn look(sql: &Client, slot: &str) -> Result<Found, tokio_postgres::Error> 
     };
     let (plugin, database): (String, String) = (row.get(0), row.get(1));
     let (lost, ours): (Option<bool>, Option<bool>) = (row.get(2), row.get(3));
-    Ok(match (plugin.as_str(), ours, lost) {
-        ("pgoutput", Some(true), Some(true)) => Found::Lost,
-        ("pgoutput", Some(true), _) => Found::Usable,
+    let (pid, confirmed): (Option<i32>, Option<&str>) = (row.get(4), row.get(5));
+    let confirmed = confirmed.and_then(|lsn| lsn.parse().ok());
+    Ok(match (plugin.as_str(), ours, lost, pid) {
+        ("pgoutput", Some(true), _, Some(pid)) => Found::Active { pid },
+        ("pgoutput", Some(true), Some(true), None) => Found::Lost,
+        ("pgoutput", Some(true), _, None) => Found::Usable {
+            confirmed: confirmed.unwrap_or(Lsn::ZERO),
+        },
         _ => Found::Foreign {
             owner: format!("{plugin} of database `{database}`"),
         },

@@ -5,7 +5,10 @@
 //! acknowledged position.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -17,10 +20,11 @@ use crate::{
     conninfo::ConnInfo,
     error::SourceError,
     live::Live,
-    liveness::{Liveness, Verdict},
+    liveness::{Farewell, Liveness, Verdict},
     metrics::SourceMetrics,
     setup::{self, Standing},
     stream::{PgWire, WalEvent, WalSource},
+    trail::{Trail, Window},
 };
 
 /// How the source reads.
@@ -40,6 +44,8 @@ pub struct SourceConfig {
     pub silence_limit: Duration,
     /// Largest single message of the log in bytes.
     pub max_message_bytes: usize,
+    /// How far acknowledgements stay behind, so that a process that starts again can read the past.
+    pub window: Window,
 }
 
 /// What the source is doing.
@@ -51,6 +57,11 @@ pub enum SourceStatus {
     Streaming {
         /// The epoch of its positions.
         epoch: Epoch,
+    },
+    /// Somebody else reads from the slot; it is taken over when it is free.
+    Standby {
+        /// Who, for people.
+        reason: Arc<str>,
     },
     /// Trying again after a while.
     Waiting {
@@ -66,18 +77,26 @@ pub enum SourceStatus {
 
 /// Says what was handed on; may be cloned and used from any thread.
 #[derive(Clone, Debug)]
-pub struct AckHandle(Arc<watch::Sender<Lsn>>);
+pub struct AckHandle {
+    handed_on: Arc<watch::Sender<Lsn>>,
+    most: Arc<AtomicU64>,
+}
 
 impl AckHandle {
     /// Everything that ends at or before `lsn` was handed on. Never goes backwards.
     pub fn ack(&self, lsn: Lsn) {
-        self.0.send_if_modified(|now| {
+        self.handed_on.send_if_modified(|now| {
             let newer = lsn > *now;
             if newer {
                 *now = lsn;
             }
             newer
         });
+    }
+
+    /// Leaves at most so many bytes of log unacknowledged from here on, and never more than the window says.
+    pub fn leave_at_most(&self, bytes: u64) {
+        self.most.store(bytes, Ordering::Relaxed);
     }
 }
 
@@ -87,6 +106,11 @@ pub struct Source {
     metrics: SourceMetrics,
     ack: AckHandle,
     acked: watch::Receiver<Lsn>,
+    trail: Trail,
+    /// Where the log began for us: nothing before it was told.
+    floor: Lsn,
+    /// How far the log was written when the stream began.
+    written: Lsn,
     status: watch::Sender<SourceStatus>,
     epoch: Option<Epoch>,
     /// Why the slot has to be made anew.
@@ -104,15 +128,22 @@ struct Connected {
     liveness: Liveness,
     /// Something came since the clock was read last.
     heard: bool,
+    farewell: Farewell,
+    /// When acknowledgements were passed on last.
+    passed: Instant,
     /// When the publication was last seen to be there.
     checked: Instant,
     since: Instant,
 }
 
 /// A stream that lasted so long was good: the next failure begins with short pauses again.
-const GOOD_STREAM: Duration = Duration::from_secs(10);
+const GOOD_STREAM: Duration = Duration::from_secs(1);
 /// Longest pause between two attempts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Longest pause while somebody else has the slot.
+const STANDBY_PAUSE: Duration = Duration::from_secs(1);
+/// Acknowledgements follow the time, too: so often it is looked at while nothing is handed on.
+const PASS_ON: Duration = Duration::from_millis(500);
 
 fn backoff() -> backon::ExponentialBackoff {
     ExponentialBuilder::new()
@@ -128,10 +159,16 @@ impl Source {
     pub fn new(config: SourceConfig, metrics: SourceMetrics) -> Source {
         let (ack, acked) = watch::channel(Lsn::ZERO);
         Source {
+            trail: Trail::new(config.window, Lsn::ZERO),
             config,
             metrics,
-            ack: AckHandle(Arc::new(ack)),
+            ack: AckHandle {
+                handed_on: Arc::new(ack),
+                most: Arc::new(AtomicU64::new(u64::MAX)),
+            },
             acked,
+            floor: Lsn::ZERO,
+            written: Lsn::ZERO,
             status: watch::channel(SourceStatus::Connecting).0,
             epoch: None,
             renew: None,
@@ -144,6 +181,16 @@ impl Source {
     /// Where to say what was handed on.
     pub fn ack_handle(&self) -> AckHandle {
         self.ack.clone()
+    }
+
+    /// Where the log began: what committed from here on was or will be told. Zero before the first start.
+    pub fn floor(&self) -> Lsn {
+        self.floor
+    }
+
+    /// How far the log was written when the stream was started last.
+    pub fn written(&self) -> Lsn {
+        self.written
     }
 
     /// Follows what the source is doing.
@@ -189,11 +236,16 @@ impl Source {
             if !failed.retry() && !holes {
                 return Err(failed);
             }
-            tokio::time::sleep(self.backoff.next().unwrap_or(LONGEST_PAUSE)).await;
+            let pause = match failed {
+                SourceError::SlotInUse(..) => STANDBY_PAUSE,
+                _ => LONGEST_PAUSE,
+            };
+            tokio::time::sleep(self.backoff.next().unwrap_or(pause).min(pause)).await;
         }
     }
 
-    /// Ends the stream in bounded time (a few seconds), telling the server what was acknowledged.
+    /// Ends the stream in bounded time (a few seconds), telling the server what may be forgotten. That trails
+    /// as ever: the next process reads the past from there.
     pub async fn close(mut self) {
         self.pass_on_acknowledgement();
         if let Some(connected) = self.connected.take() {
@@ -208,12 +260,25 @@ impl Source {
         }
         self.metrics.failed(error.code());
         let reason: Arc<str> = format!("{error} ({})", error.code()).into();
-        if error.retry() {
+        if matches!(error, SourceError::SlotInUse(..)) {
+            self.stand_by(reason);
+        } else if error.retry() {
             tracing::warn!(code = error.code(), "{error}");
             self.status.send_replace(SourceStatus::Waiting { reason });
         } else {
             self.status.send_replace(SourceStatus::Failed { reason });
         }
+    }
+
+    fn stand_by(&self, reason: Arc<str>) {
+        self.status.send_if_modified(|now| {
+            let news = !matches!(now, SourceStatus::Standby { .. });
+            if news {
+                tracing::info!("{reason}");
+                *now = SourceStatus::Standby { reason };
+            }
+            news
+        });
     }
 
     async fn connect(&mut self) -> Result<SourceEvent, SourceError> {
@@ -225,7 +290,13 @@ impl Source {
             fresh
         });
         let config = &self.config;
-        let Standing { epoch, reason, .. } = setup::prepare(
+        let Standing {
+            epoch,
+            reason,
+            confirmed,
+            written,
+            ..
+        } = setup::prepare(
             &config.sql,
             &config.slot,
             &config.publication,
@@ -237,14 +308,22 @@ impl Source {
         let changed = self.epoch.is_some_and(|before| before != epoch);
         if changed {
             // Positions of before are of another numbering: what was acknowledged there says nothing here.
-            self.ack.0.send_replace(Lsn::ZERO);
+            self.ack.handed_on.send_replace(Lsn::ZERO);
         }
-        let from = *self.acked.borrow_and_update();
+        let handed_on = *self.acked.borrow_and_update();
+        // What we acknowledge is never ahead of what was handed on here: somebody else has read from the slot.
+        let skipped = self.epoch == Some(epoch) && confirmed > handed_on.max(self.floor);
+        if self.epoch != Some(epoch) || skipped {
+            self.floor = confirmed;
+            self.trail = Trail::new(self.config.window, confirmed);
+        }
+        let from = handed_on.max(confirmed);
+        let acknowledged = self.trail.acknowledge(Instant::now());
         let stream = PgWire::start(
             &config.replication.primary().await?,
             &config.slot,
             &config.publication,
-            from,
+            (from, acknowledged),
             config.status_interval,
             config.max_message_bytes,
         )
@@ -256,25 +335,48 @@ impl Source {
             live,
             liveness: Liveness::new(config.silence_limit, now),
             heard: false,
+            farewell: Farewell::default(),
+            passed: now,
             checked: now,
             since: now,
         });
         self.epoch = Some(epoch);
+        self.written = written;
         self.metrics.connected();
         self.status.send_replace(SourceStatus::Streaming { epoch });
         tracing::info!(slot = %self.config.slot, %epoch, "streaming");
         let renewed = self.renewed.take();
-        let reason = changed.then(|| {
-            renewed.unwrap_or_else(|| "the replication slot or the timeline is another".into())
-        });
+        let reason = match (changed, skipped) {
+            (true, _) => Some(
+                renewed.unwrap_or_else(|| "the replication slot or the timeline is another".into()),
+            ),
+            (_, true) => Some("another process has read from the replication slot".into()),
+            (false, false) => None,
+        };
+        if let Some(reason) = &reason {
+            tracing::warn!(
+                code = "epoch_changed",
+                "every client is told to fetch anew: {reason}"
+            );
+        }
         Ok(SourceEvent::Start { epoch, reason })
     }
 
     fn pass_on_acknowledgement(&mut self) {
-        if let Some(Connected { stream, live, .. }) = &mut self.connected {
-            live.progress.handed_on(*self.acked.borrow_and_update());
-            stream.acknowledge(live.progress.acknowledged());
-            self.metrics.unacknowledged(live.progress.pending_bytes());
+        if let Some(connected) = &mut self.connected {
+            let progress = &mut connected.live.progress;
+            progress.handed_on(*self.acked.borrow_and_update());
+            let now = Instant::now();
+            connected.passed = now;
+            let window = self.config.window;
+            self.trail.window(Window {
+                bytes: window.bytes.min(self.ack.most.load(Ordering::Relaxed)),
+                ..window
+            });
+            self.trail.handed_on(now, progress.acknowledged());
+            connected.stream.acknowledge(self.trail.acknowledge(now));
+            self.metrics
+                .unacknowledged(progress.pending_bytes(), self.trail.left());
         }
     }
 
@@ -283,6 +385,12 @@ impl Source {
             return Ok(None);
         };
         connected.heard = true;
+        if matches!(event, WalEvent::KeepAlive { asks: true, .. })
+            && connected.farewell.asked(Instant::now())
+        {
+            // It waits until all is acknowledged, which is not to be: it goes when we do.
+            return Err(SourceError::ShuttingDown);
+        }
         let event = connected.live.take(event).await?;
         match &event {
             Some(SourceEvent::Commit { .. }) => {
@@ -314,6 +422,13 @@ impl Source {
                     .await?;
             }
             self.busy(false);
+        }
+        if self
+            .connected
+            .as_ref()
+            .is_some_and(|connected| connected.passed.elapsed() > PASS_ON)
+        {
+            self.pass_on_acknowledgement();
         }
         let Some(connected) = &mut self.connected else {
             return Ok(None);
@@ -377,6 +492,7 @@ mod tests {
                 status_interval: Duration::from_secs(1),
                 silence_limit: Duration::from_secs(9),
                 max_message_bytes: 1 << 20,
+                window: Window::NOTHING,
             },
             SourceMetrics::default(),
         );

@@ -61,6 +61,8 @@ pub enum WalEvent {
     KeepAlive {
         /// The position.
         lsn: Lsn,
+        /// The server wants to hear at once how far we are.
+        asks: bool,
     },
 }
 
@@ -89,7 +91,8 @@ pub struct PgWire {
 }
 
 impl PgWire {
-    /// Starts streaming at `from`, or where the slot stands if that is further.
+    /// Starts streaming at `from`, or where the slot stands if that is further; everything before
+    /// `acknowledged` may be forgotten.
     ///
     /// # Errors
     /// Why the server does not let it start, or that it takes longer than 10 s.
@@ -97,13 +100,14 @@ impl PgWire {
         info: &ConnInfo,
         slot: &str,
         publication: &str,
-        from: Lsn,
+        (from, acknowledged): (Lsn, Lsn),
         status_interval: Duration,
         max_message: usize,
     ) -> Result<PgWire, SourceError> {
         let config = info
             .replication(slot, publication, OUTPUT_OPTIONS)?
             .with_start_lsn(pgwire_replication::Lsn::from_u64(from.0))
+            .with_ack_lsn(pgwire_replication::Lsn::from_u64(acknowledged.0))
             .with_status_interval(status_interval)
             .with_wakeup_interval(status_interval)
             .with_buffer_size(BUFFERED_MESSAGES)
@@ -115,7 +119,7 @@ impl PgWire {
         match tokio::time::timeout(CONNECT_TIMEOUT, client.wait_started()).await {
             Ok(Ok(())) => Ok(PgWire {
                 client,
-                acknowledged: AtomicU64::new(from.0),
+                acknowledged: AtomicU64::new(acknowledged.0),
                 status_interval,
                 slot: slot.into(),
                 publication: publication.into(),
@@ -205,9 +209,14 @@ impl PgWire {
                 content,
                 lsn: lsn(at),
             },
-            ReplicationEvent::KeepAlive { wal_end, .. } => {
-                WalEvent::KeepAlive { lsn: lsn(wal_end) }
-            }
+            ReplicationEvent::KeepAlive {
+                wal_end,
+                reply_requested,
+                ..
+            } => WalEvent::KeepAlive {
+                lsn: lsn(wal_end),
+                asks: reply_requested,
+            },
             _ => return None,
         }))
     }

@@ -124,6 +124,8 @@ pub struct Auth {
     pub token: String,
     /// The organization; absent: the key's own, or the only one of the user.
     pub organization: Option<String>,
+    /// The channels that the socket is on from the start go on from here.
+    pub cursor: Option<Cursor>,
 }
 
 impl std::fmt::Debug for Auth {
@@ -213,10 +215,12 @@ struct Head<'a> {
 }
 
 #[derive(Deserialize)]
-struct RawAuth {
+struct RawAuth<'a> {
     token: String,
     #[serde(rename = "organizationId")]
     organization: Option<String>,
+    #[serde(borrow)]
+    cursor: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
@@ -297,10 +301,11 @@ fn body(
 ) -> Result<ClientFrame, FrameError> {
     match kind {
         "auth" => {
-            let raw: RawAuth = fields(text)?;
+            let raw: RawAuth<'_> = fields(text)?;
             Ok(ClientFrame::Auth(Auth {
                 token: raw.token,
                 organization: raw.organization,
+                cursor: cursor(raw.cursor)?,
             }))
         }
         "token" => {
@@ -349,11 +354,7 @@ fn subscribe(
             return Err(field("`events` is empty; leave it away to get changes"));
         }
     }
-    let cursor = raw
-        .cursor
-        .map(|text| text.parse::<Cursor>())
-        .transpose()
-        .map_err(|error| FrameError::new(ErrorCode::InvalidCursor, error.to_string()))?;
+    let cursor = cursor(raw.cursor)?;
     let tables = raw
         .tables
         .map(|tables| selections(tables, limits))
@@ -366,6 +367,12 @@ fn subscribe(
         tables,
         cursor,
     })
+}
+
+fn cursor(text: Option<Cow<'_, str>>) -> Result<Option<Cursor>, FrameError> {
+    text.map(|text| text.parse::<Cursor>())
+        .transpose()
+        .map_err(|error| FrameError::new(ErrorCode::InvalidCursor, error.to_string()))
 }
 
 fn selections(

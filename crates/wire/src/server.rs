@@ -1,9 +1,9 @@
 //! Frames of the service that are not events: replies, signs of life, and news about subscriptions.
 
-use rowcast_model::{Cursor, Role};
+use rowcast_model::{Cursor, Role, Timestamp};
 use serde::Serialize;
 
-use crate::{ErrorCode, Frame, Ref, text_frame};
+use crate::{ErrorCode, Frame, Ref, text_frame, write_iso_millis};
 
 fn frame(message: &impl Serialize) -> Frame {
     // Nothing here can fail to serialize: plain text, numbers and checked references.
@@ -181,6 +181,62 @@ pub fn membership(organization: &str, roles: Option<&[Role]>) -> Frame {
     })
 }
 
+/// Everything up to `cursor` was sent on every channel of this socket.
+pub fn position(cursor: &Cursor) -> Frame {
+    frame(&Message {
+        cursor: Some(cursor),
+        ..Message::new("position")
+    })
+}
+
+#[derive(Serialize)]
+struct Status<'a> {
+    r#type: &'a str,
+    state: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+}
+
+/// The log is read as it is written.
+pub fn status_live() -> Frame {
+    frame(&Status {
+        r#type: "status",
+        state: "live",
+        since: None,
+        reason: None,
+    })
+}
+
+/// What happened in the database after `since` is not known here at present, and why.
+pub fn status_stale(since: Timestamp, reason: &str) -> Frame {
+    let mut text = Vec::with_capacity(24);
+    write_iso_millis(since, &mut text);
+    frame(&Status {
+        r#type: "status",
+        state: "stale",
+        since: std::str::from_utf8(&text).ok(),
+        reason: Some(reason),
+    })
+}
+
+/// The service closes this socket next; come back after so long.
+pub fn goodbye(reason: &str, retry_after_ms: u64) -> Frame {
+    #[derive(Serialize)]
+    struct Goodbye<'a> {
+        r#type: &'a str,
+        reason: &'a str,
+        #[serde(rename = "retryAfterMs")]
+        retry_after_ms: u64,
+    }
+    frame(&Goodbye {
+        r#type: "goodbye",
+        reason,
+        retry_after_ms,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,8 +265,21 @@ mod tests {
             r#"{"type":"error","code":206,"name":"not_member","message":"no"}"#
         );
         assert_eq!(
-            text(&resync("org:1", "no_history", &cursor)),
-            r#"{"type":"resync","channel":"org:1","reason":"no_history","cursor":"00000001-ff-z"}"#
+            text(&resync("org:1", "too_old", &cursor)),
+            r#"{"type":"resync","channel":"org:1","reason":"too_old","cursor":"00000001-ff-z"}"#
+        );
+        assert_eq!(
+            text(&position(&cursor)),
+            r#"{"type":"position","cursor":"00000001-ff-z"}"#
+        );
+        assert_eq!(text(&status_live()), r#"{"type":"status","state":"live"}"#);
+        assert_eq!(
+            text(&status_stale(Timestamp(0), "a \"b\"")),
+            r#"{"type":"status","state":"stale","since":"1970-01-01T00:00:00.000Z","reason":"a \"b\""}"#
+        );
+        assert_eq!(
+            text(&goodbye("restarting", 7)),
+            r#"{"type":"goodbye","reason":"restarting","retryAfterMs":7}"#
         );
         assert_eq!(text(&ping()), r#"{"type":"ping"}"#);
         assert_eq!(text(&pong(Some(&reference))), r#"{"type":"pong","ref":7}"#);

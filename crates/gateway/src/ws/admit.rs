@@ -133,12 +133,13 @@ fn enter(
         return Err(Stranger::Refused(None, CloseCode::TooManyConnections));
     }
     let now = Instant::now();
-    let session = Session::new(&shared.limits, now, expiry(now, verified.expires_at));
     let sink: Arc<dyn Sink> = socket.clone();
     let connection = shared.hub.connect(verified.identity.clone(), sink);
+    let session = Session::new(&shared.limits, now, expiry(now, verified.expires_at));
+    let session = session.spread(connection.id());
     let id = connection.id().to_string();
     // It leaves together with the reply to the subscription: who reads it is on the channel already.
-    connection.queue(server::auth_success(&server::AuthSuccess {
+    let success = server::auth_success(&server::AuthSuccess {
         role: roles.first(),
         roles: &roles,
         auth_method: verified.method,
@@ -147,13 +148,18 @@ fn enter(
         connection_id: &id,
         ping_timeout_ms: u64::try_from(shared.limits.silence.as_millis()).unwrap_or(u64::MAX),
         expires_in: expires_in(verified.expires_at),
-    }));
+    });
+    shared.hub.welcome(&connection, success);
     let mut channels = vec![Channel::Org(organization)];
     if verified.organization.is_none() {
         channels.push(Channel::User(verified.identity.user));
     }
     for channel in channels {
-        if let Err(error) = shared.hub.subscribe(&connection, Subscribe::to(channel)) {
+        let subscription = Subscribe {
+            cursor: auth.cursor,
+            ..Subscribe::to(channel)
+        };
+        if let Err(error) = shared.hub.subscribe(&connection, subscription) {
             // The membership ended between the look and the subscription.
             connection.send(server::error(None, error.error_code(), &error.to_string()));
         }

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     admission::Ticket,
     auth::Refused,
-    session::{Admit, Due, Session},
+    session::{Admit, Due, Session, spread},
 };
 
 /// Held-back events (`latest`) leave this long after the first of them.
@@ -69,7 +69,8 @@ pub(crate) async fn run(
                 End::Close(code) => {
                     shared.metrics.closed(code);
                     connection.close(code);
-                    Box::pin(farewell(&socket, Some(&connection), close_frame(code))).await;
+                    let last = last_words(&shared, code, connection.id());
+                    Box::pin(farewell(&socket, Some(&connection), last)).await;
                 }
                 End::Left => {
                     Box::pin(farewell(&socket, Some(&connection), Frame::new())).await;
@@ -81,7 +82,9 @@ pub(crate) async fn run(
         Err(Stranger::Refused(error, code)) => {
             shared.metrics.closed(code);
             let mut bytes = error.map(|frame| frame.to_vec()).unwrap_or_default();
-            bytes.extend_from_slice(&close_frame(code));
+            // Told apart from members, who are numbered from 0.
+            let number = u64::MAX - shared.metrics.sockets.get().unsigned_abs();
+            bytes.extend_from_slice(&last_words(&shared, code, number));
             Box::pin(farewell(&socket, None, bytes.into())).await;
         }
         Err(Stranger::Left(answer)) => {
@@ -90,6 +93,18 @@ pub(crate) async fn run(
         Err(Stranger::Gone) => {}
     }
     shared.metrics.sockets.dec();
+}
+
+/// The close frame, and before it when to come back if all sockets are closed at once.
+fn last_words(shared: &Shared, code: CloseCode, number: u64) -> Frame {
+    let close = close_frame(code);
+    if code != CloseCode::Restarting {
+        return close;
+    }
+    let after = shared.limits.goodbye_spread.mul_f64(spread(number));
+    let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+    let goodbye = server::goodbye(code.name(), after);
+    [goodbye, close].concat().into()
 }
 
 /// Moves frames until the socket ends.
@@ -116,6 +131,7 @@ async fn listen(
         match session.due(now) {
             Due::Nothing => {}
             Due::Ping => drop(connection.send(server::ping())),
+            Due::Position => shared.hub.tell_position(connection),
             Due::Close(code) => return End::Close(code),
         }
         match (work.latest, latest_due) {
@@ -140,6 +156,9 @@ async fn listen(
             }
             continue;
         }
+        if work.replay {
+            shared.hub.replay(connection);
+        }
         let wake = latest_due.map_or(session.next(), |at| at.min(session.next()));
         tokio::select! {
             ready = socket.readable() => match ready {
@@ -150,6 +169,8 @@ async fn listen(
                 Ok(()) => drop(connection.drain()),
                 Err(_) => return End::Gone,
             },
+            // More of the past may follow; others get their turn.
+            () = tokio::task::yield_now(), if work.replay => {}
             () = connection.woken() => {}
             () = tokio::time::sleep_until(wake.into()) => {}
         }

@@ -173,3 +173,38 @@ fn a_refreshed_token_takes_away_what_it_does_not_grant() {
         Err(HubError::UserChanged)
     );
 }
+
+/// The log begins anew, so members and keys are read anew: who is what he was notices nothing.
+#[test]
+fn what_is_read_anew_takes_nothing_from_those_who_stay() {
+    let hub = hub();
+    let anna = Client::member(&hub, "anna", &["acme", "other"], &["org:acme", "org:other"]);
+    hub.publish(batch(vec![
+        key("k1", Some("acme")),
+        key("k2", Some("acme")),
+    ]));
+    let with_key = |id: &str| {
+        let client = Client::new(&hub, Identity::api_key(id));
+        hub.subscribe(&client.connection, to("org:acme")).unwrap();
+        client.socket.frames();
+        client
+    };
+    let (kept, revoked) = (with_key("k1"), with_key("k2"));
+    hub.publish(batch(vec![
+        HubOp::MembershipsCleared,
+        member("anna", "acme", Some("member")),
+        HubOp::ApiKeysCleared,
+        key("k1", Some("acme")),
+        HubOp::Event(event("acme", at(5, 0), 5)),
+    ]));
+    assert_eq!(
+        anna.told(),
+        [
+            "unsubscribed org:other",
+            "membership \"other\" null",
+            "INSERT 5 on org:acme",
+        ]
+    );
+    assert_eq!(kept.told(), ["INSERT 5 on org:acme"]);
+    assert_eq!(revoked.connection.closed(), Some(CloseCode::KeyRevoked));
+}

@@ -120,17 +120,17 @@ fn a_cursor_is_gone_on_from_or_a_resync_is_told() {
     };
     let end = |lsn| Cursor::after_commit(Epoch(1), rowcast_model::Lsn(lsn));
     assert_eq!(subscribe("org:other", end(20)), None);
-    assert_eq!(subscribe("org:other", end(30)), None);
-    assert_eq!(subscribe("org:other", at(10, 0)), Some("no_history"));
-    assert_eq!(subscribe("org:acme", end(20)), Some("no_history"));
-    assert_eq!(subscribe("org:acme", end(9)), Some("no_history"));
-    assert_eq!(subscribe("user:anna", end(20)), Some("no_history"));
+    assert_eq!(subscribe("org:other", at(30, u32::MAX)), None);
+    assert_eq!(subscribe("org:other", at(10, 0)), None);
+    assert_eq!(subscribe("org:acme", end(20)), None);
+    assert_eq!(subscribe("org:acme", end(9)), Some("too_old"));
+    assert_eq!(subscribe("user:anna", end(9)), Some("too_old"));
     let other = Cursor {
         epoch: Epoch(2),
-        ..end(30)
+        ..at(30, u32::MAX)
     };
     assert_eq!(subscribe("org:acme", other), Some("epoch_changed"));
-    assert_eq!(hub.position(), end(30));
+    assert_eq!(hub.position(), at(30, u32::MAX));
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn a_new_epoch_is_told_to_everybody() {
     let frames = anna.socket.frames();
     assert_eq!(frames.len(), 2);
     assert_eq!(frames[0]["type"], "resync");
-    assert_eq!(frames[0]["reason"], "slot_recreated");
+    assert_eq!(frames[0]["reason"], "epoch_changed");
     assert_eq!(hub.position().epoch, Epoch(2));
     let mut wanted = to("org:acme");
     wanted.cursor = Some(at(30, 0));
@@ -172,10 +172,36 @@ fn a_new_epoch_is_told_to_everybody() {
     assert_eq!(reply.resync, Some("epoch_changed"));
 }
 
+/// The same numbering, but somebody else has read in between: the past begins anew.
+#[test]
+fn a_log_that_begins_later_has_no_older_past() {
+    let hub = hub();
+    let anna = Client::member(&hub, "anna", &["acme"], &["org:acme"]);
+    hub.publish(single("acme", 30, 1));
+    hub.publish(batch(vec![
+        HubOp::NewEpoch {
+            epoch: Epoch(1),
+            reason: "another process has read".into(),
+        },
+        HubOp::LogBegins {
+            floor: at(50, u32::MAX),
+            target: at(60, u32::MAX),
+        },
+    ]));
+    let resync = |cursor| {
+        let mut wanted = to("org:acme");
+        wanted.cursor = Some(cursor);
+        hub.subscribe(&anna.connection, wanted).unwrap().resync
+    };
+    assert_eq!(resync(at(30, u32::MAX)), Some("too_old"));
+    assert_eq!(resync(at(50, u32::MAX)), None);
+}
+
 #[test]
 fn forgetting_organizations_distrusts_old_cursors() {
     let hub = hub_with(rowcast_hub::HubLimits {
-        remembered_topics: 4,
+        remembered_organizations: 4,
+        history_bytes: 0,
         ..Default::default()
     });
     hub.publish(batch(vec![HubOp::Position(at(1, 0))]));
@@ -187,5 +213,5 @@ fn forgetting_organizations_distrusts_old_cursors() {
     let mut wanted = to("org:org9");
     wanted.cursor = Some(at(1, 0));
     let reply = hub.subscribe(&anna.connection, wanted).unwrap();
-    assert_eq!(reply.resync, Some("no_history"));
+    assert_eq!(reply.resync, Some("too_old"));
 }

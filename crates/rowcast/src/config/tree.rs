@@ -16,6 +16,16 @@ words! {
     }
 }
 
+words! {
+    /// What happens when the slot keeps more log than it may.
+    AtLimit {
+        /// It is said.
+        Warn = "warn",
+        /// The slot is dropped and made anew.
+        Drop = "drop",
+    }
+}
+
 /// What is declared of one key.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -156,8 +166,27 @@ tree! {
         batch_bytes: ByteSize = ByteSize::kib(256);
         /// Most memory between the reader and the sockets. When it is full, the reader waits.
         queue_bytes: ByteSize = ByteSize::mib(32);
+        /// Most log that the slot may keep on the disk of the server. Left out: what the server allows
+        /// (`max_slot_wal_keep_size`).
+        wal_limit: Option<ByteSize> = None, env "ROWCAST_WAL_LIMIT";
+        /// Beyond `wal_limit`: say so in log and metrics, or drop the slot. Then it is made anew, and every
+        /// client is told to fetch anew.
+        at_limit: AtLimit = AtLimit::Warn, env "ROWCAST_AT_LIMIT";
         /// How often old table events are removed and partitions made (`rowcast.maintain()`).
         maintenance_interval: Span = Span::ms(60_000);
+    }
+    /// The past, for clients that come back with a cursor.
+    history: History {
+        /// Clients that were away for so long get what they missed; beyond, they fetch anew. After a
+        /// restart it is read from the log again, which the server has to keep for so long.
+        retention: Span = Span::ms(600_000), env "ROWCAST_HISTORY_RETENTION";
+        /// Most memory for the past of all organizations.
+        bytes: ByteSize = ByteSize::mib(256);
+        /// Most memory for the past of one organization.
+        organization_bytes: ByteSize = ByteSize::mib(32);
+        /// Most log that the server keeps for the past. At most half of `replication.wal_limit` and of
+        /// `max_slot_wal_keep_size` is used.
+        wal_bytes: ByteSize = ByteSize::mib(256);
     }
     /// Where clients connect.
     server: Server {
@@ -173,6 +202,8 @@ tree! {
         allowed_origins: Vec<String> = Vec::new(), env "ALLOWED_ORIGINS";
         /// Most time for open sockets to leave when the service stops.
         shutdown_timeout: Span = Span::ms(10_000);
+        /// When the service stops, each socket is told to come back after a time of its own, up to this.
+        goodbye_spread: Span = Span::ms(10_000);
     }
     /// Who may connect.
     auth: Auth {

@@ -50,6 +50,10 @@ pub struct Facts {
     pub memberships: Option<i64>,
     /// What `rowcast.check()` says: level, topic, what, fix.
     pub checks: Vec<(String, String, String, String)>,
+    /// `replication.wal_limit` in bytes.
+    pub wal_limit: Option<i64>,
+    /// `history.wal_bytes`.
+    pub history_wal: i64,
     /// The status interval that the service is configured for, in milliseconds.
     pub status_interval_ms: u64,
 }
@@ -71,6 +75,10 @@ pub struct Slot {
     pub retained: i64,
     /// How far its reader is behind, in bytes.
     pub behind: i64,
+    /// Why it cannot be used any more, where the server says so.
+    pub invalidation: Option<String>,
+    /// Standbys keep a copy of it; `None`: the server does not know such slots.
+    pub failover: Option<bool>,
 }
 
 /// Looks at a database.
@@ -94,6 +102,11 @@ pub async fn gather(client: &Client, config: &Config) -> Result<Facts, Error> {
         publication: config.replication.publication.clone(),
         status_interval_ms: u64::try_from(config.replication.status_interval.0.as_millis())
             .unwrap_or(u64::MAX),
+        wal_limit: config
+            .replication
+            .wal_limit
+            .map(|limit| i64::try_from(limit.0).unwrap_or(i64::MAX)),
+        history_wal: i64::try_from(config.history.wal_bytes.0).unwrap_or(i64::MAX),
         ..Facts::default()
     };
     if facts.standby {
@@ -110,6 +123,8 @@ pub async fn gather(client: &Client, config: &Config) -> Result<Facts, Error> {
             wal_status: row.get("wal_status"),
             retained: row.get("retained"),
             behind: row.get("behind"),
+            invalidation: row.get("invalidation"),
+            failover: row.get("failover"),
         });
     let published = client.query_one(PUBLICATION, &[&facts.publication]).await?;
     facts.published = published.get(0);
@@ -203,8 +218,10 @@ SELECT coalesce(plugin, '(physical)')::text AS plugin, coalesce(database, '')::t
        database IS NOT DISTINCT FROM current_database() AS here, active,
        coalesce(wal_status, 'unknown') AS wal_status,
        coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint AS retained,
-       coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn), 0)::bigint AS behind
-FROM pg_replication_slots WHERE slot_name = $1";
+       coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn), 0)::bigint AS behind,
+       nullif(to_jsonb(s) ->> 'invalidation_reason', '') AS invalidation,
+       (to_jsonb(s) ->> 'failover')::bool AS failover
+FROM pg_replication_slots s WHERE slot_name = $1";
 
 const PUBLICATION: &str = "
 SELECT (SELECT (SELECT count(*) FROM pg_publication_tables AS t WHERE t.pubname = p.pubname)

@@ -209,10 +209,13 @@ fn slot(facts: &Facts) -> Finding {
         return finding(Level::Fail, "slot", what).mend(["-- choose another name: ROWCAST_SLOT=…"]);
     }
     match wal_status.as_str() {
-        "lost" => finding(
+        status if status == "lost" || slot.invalidation.is_some() => finding(
             Level::Fail,
             "slot_lost",
-            format!("slot {name} has lost WAL it needed"),
+            match &slot.invalidation {
+                Some(why) => format!("slot {name} was given up by the server ({why})"),
+                None => format!("slot {name} has lost WAL it needed"),
+            },
         )
         .mend([drop]),
         "unreserved" => finding(
@@ -262,6 +265,47 @@ fn disk(facts: &Facts) -> Vec<Finding> {
         found.push(finding(Level::Warn, "retained_wal", what).mend([
             "SELECT pid, backend_xmin, xact_start, query FROM pg_stat_activity WHERE xact_start < now() - interval '10 min';",
         ]));
+    }
+    if let (Some(slot), Some(limit)) = (&facts.slot, facts.wal_limit)
+        && slot.retained > limit
+    {
+        let what = format!(
+            "slot {} keeps {} of WAL, more than replication.wal_limit ({})",
+            facts.slot_name,
+            bytes(slot.retained),
+            bytes(limit)
+        );
+        found.push(finding(Level::Warn, "wal_limit", what).mend([
+            "-- end long transactions; replication.at_limit says what a running service does",
+        ]));
+    }
+    let most = [facts.keep_size, facts.wal_limit]
+        .into_iter()
+        .flatten()
+        .min();
+    if let Some(most) = most.filter(|most| most / 2 < facts.history_wal) {
+        let what = format!(
+            "of history.wal_bytes ({}) only {} are used, half of what the slot may keep",
+            bytes(facts.history_wal),
+            bytes(most / 2)
+        );
+        found.push(finding(Level::Note, "history", what).mend([
+            "-- raise max_slot_wal_keep_size (or replication.wal_limit), or lower history.wal_bytes",
+        ]));
+    }
+    if facts
+        .slot
+        .as_ref()
+        .is_some_and(|slot| slot.failover == Some(false))
+    {
+        let what = format!(
+            "slot {} is not a failover slot: a promoted standby does not have it",
+            facts.slot_name
+        );
+        found.push(finding(Level::Note, "failover", what).mend([format!(
+            "SELECT pg_drop_replication_slot('{}');  -- rowcast makes a new one and a new epoch",
+            facts.slot_name
+        )]));
     }
     if facts.keep_size.is_none() {
         let what = "max_slot_wal_keep_size has no limit: a stopped rowcast can fill the disk";

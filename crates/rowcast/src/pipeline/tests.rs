@@ -55,6 +55,7 @@ async fn a_row_travels_from_the_log_to_the_sink_of_its_organization() {
         status_interval: Duration::from_secs(1),
         silence_limit: Duration::from_secs(9),
         max_message_bytes: 1 << 26,
+        window: rowcast_source::Window::NOTHING,
     };
     let (progress, stop) = (Progress::new(), CancellationToken::new());
     let threads = start(Parts {

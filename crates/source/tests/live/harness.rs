@@ -111,6 +111,7 @@ impl World {
             status_interval: Duration::from_millis(200),
             silence_limit: Duration::from_secs(9),
             max_message_bytes: 64 << 20,
+            window: rowcast_source::Window::NOTHING,
         }
     }
 

@@ -10,4 +10,5 @@ mod proxy;
 mod refusals;
 mod relations;
 mod restarts;
+mod trail;
 mod visibility;

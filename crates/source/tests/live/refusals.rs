@@ -181,7 +181,7 @@ async fn a_slot_in_use_is_waited_for() {
     let mut status = second.status.clone();
     let waits = tokio::select! {
         _ = second.next() => false,
-        waiting = status.wait_for(|status| matches!(status, SourceStatus::Waiting { reason } if reason.contains("slot_in_use"))) => waiting.is_ok(),
+        waiting = status.wait_for(|status| matches!(status, SourceStatus::Standby { reason } if reason.contains("slot_in_use"))) => waiting.is_ok(),
         () = tokio::time::sleep(Duration::from_secs(20)) => false,
     };
     assert!(waits, "{:?}", second.status.borrow());

@@ -16,6 +16,7 @@ fn reads_every_frame() {
     let expected = Auth {
         token: "t".into(),
         organization: Some("org_1".into()),
+        cursor: None,
     };
     assert_eq!(auth, Ok(ClientFrame::Auth(expected)));
     assert_eq!(read(r#"{"type":"pong"}"#), Ok(ClientFrame::Pong));
@@ -51,6 +52,10 @@ fn refuses_with_a_code() {
         (
             r#"{"type":"subscribe","channel":"room:1"}"#,
             E::UnknownChannel,
+        ),
+        (
+            r#"{"type":"auth","token":"t","cursor":"x"}"#,
+            E::InvalidCursor,
         ),
         (
             r#"{"type":"subscribe","channel":"org:1","cursor":"x"}"#,

@@ -27,6 +27,8 @@ fn healthy() -> Facts {
             wal_status: "reserved".into(),
             retained: 100,
             behind: 10,
+            invalidation: None,
+            failover: Some(true),
         }),
         ..Facts::default()
     }
@@ -103,6 +105,22 @@ fn each_fault_is_found_alone_and_comes_with_a_way_out() {
             only(|f| f.slot.as_mut().unwrap().here = false),
         ),
         ("standby", Level::Fail, only(|f| f.standby = true)),
+        (
+            "slot_lost",
+            Level::Fail,
+            only(|f| f.slot.as_mut().unwrap().invalidation = Some("idle_timeout".into())),
+        ),
+        (
+            "failover",
+            Level::Note,
+            only(|f| f.slot.as_mut().unwrap().failover = Some(false)),
+        ),
+        (
+            "history",
+            Level::Note,
+            only(|f| f.history_wal = (1 << 32) + 1),
+        ),
+        ("wal_limit", Level::Warn, only(|f| f.wal_limit = Some(99))),
         ("slot_unreserved", Level::Warn, only(lost("unreserved"))),
         (
             "max_slot_wal_keep_size",

@@ -1,0 +1,358 @@
+//! The past that is kept for those who come back. Pure: time is handed in.
+//!
+//! Owns the latest events of each organization, and those for all of them, in log order; how far back each
+//! past reaches (its floor); and what is forgotten when: too old first, then whatever is over the limit of
+//! its organization, then the oldest of all. Promises: [`History::after`] has every event that came behind
+//! a cursor that is not before the floor, whatever was forgotten; and memory is bounded in bytes, counted
+//! with everything that an event keeps alive.
+
+use std::{
+    cmp::{Ordering, Reverse},
+    collections::{BTreeMap, BinaryHeap, VecDeque},
+    mem::size_of,
+    sync::Arc,
+    time::Duration,
+};
+
+use rowcast_model::{Body, Cursor, Lsn, OrgId, RoutedEvent, Topic};
+use slab::Slab;
+
+use crate::state::Map;
+
+/// What an allocation costs besides its bytes, roughly: the allocator's rounding, and counts of owners.
+const ALLOCATION: usize = 24;
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Bytes in all.
+    pub bytes: usize,
+    /// Bytes of one organization.
+    pub organization_bytes: usize,
+    /// How long.
+    pub retention: Duration,
+    /// Organizations of which nothing is left but how far their past reached, by number.
+    pub remembered: usize,
+}
+
+/// The past of all organizations.
+pub(crate) struct History {
+    limits: Limits,
+    /// How far back the past of organizations reaches that are not in `pasts`.
+    floor: Cursor,
+    pasts: Slab<Past>,
+    by_organization: Map<OrgId, usize>,
+    /// The number of the first event of each past that has one: the oldest of all comes first.
+    fronts: BTreeMap<u64, usize>,
+    /// Pasts without events.
+    empty: usize,
+    next: u64,
+    bytes: usize,
+    evicted: u64,
+}
+
+/// Where events for all organizations are.
+const ALL: usize = 0;
+
+/// Events of one organization.
+struct Past {
+    /// `None` for those for all.
+    organization: Option<OrgId>,
+    events: VecDeque<Kept>,
+    bytes: usize,
+    /// Of what came up to here, something may be missing.
+    floor: Cursor,
+}
+
+struct Kept {
+    number: u64,
+    at: Duration,
+    bytes: usize,
+    event: Arc<RoutedEvent>,
+}
+
+/// Whose past: of some organizations, with what was for all of them or without.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Of<'a> {
+    pub organizations: &'a [OrgId],
+    pub all: bool,
+}
+
+impl History {
+    /// Knows nothing from before `floor`.
+    pub(crate) fn new(limits: Limits, floor: Cursor) -> History {
+        let mut history = History {
+            limits,
+            floor,
+            pasts: Slab::new(),
+            by_organization: Map::default(),
+            fronts: BTreeMap::new(),
+            empty: 0,
+            next: 0,
+            bytes: 0,
+            evicted: 0,
+        };
+        history.begin(floor);
+        history
+    }
+
+    /// Forgets everything: the past begins at `floor`.
+    pub(crate) fn begin(&mut self, floor: Cursor) {
+        self.evicted += self.kept();
+        self.floor = floor;
+        self.pasts = Slab::new();
+        self.by_organization = Map::default();
+        self.fronts = BTreeMap::new();
+        self.bytes = 0;
+        self.empty = 1;
+        self.pasts.insert(Past {
+            organization: None,
+            events: VecDeque::new(),
+            bytes: 0,
+            floor,
+        });
+    }
+
+    fn kept(&self) -> u64 {
+        self.pasts
+            .iter()
+            .map(|(_, past)| past.events.len() as u64)
+            .sum()
+    }
+
+    /// Bytes that are kept.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Events forgotten so far.
+    pub(crate) fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// Keeps an event that was handed on at `now`. Events come in log order; one that is behind is known.
+    pub(crate) fn push(&mut self, mut event: RoutedEvent, now: Duration) {
+        let slot = match &event.topic {
+            Topic::AllOrgs => ALL,
+            Topic::Org(organization) => match self.by_organization.get(organization) {
+                Some(slot) => *slot,
+                None => self.remember(organization.clone()),
+            },
+        };
+        let Some(past) = self.pasts.get_mut(slot) else {
+            return;
+        };
+        if !matches!(
+            past.last().compare(&event.cursor),
+            Some(Ordering::Less | Ordering::Equal)
+        ) {
+            return;
+        }
+        let bytes = compact(&mut event);
+        if past.events.is_empty() {
+            self.empty -= 1;
+            self.fronts.insert(self.next, slot);
+        }
+        past.bytes += bytes;
+        self.bytes += bytes;
+        past.events.push_back(Kept {
+            number: self.next,
+            at: now,
+            bytes,
+            event: Arc::new(event),
+        });
+        self.next += 1;
+        while self.is_over(slot) {
+            self.forget_first(slot);
+        }
+        while self.bytes > self.limits.bytes
+            && let Some((_, oldest)) = self.fronts.first_key_value()
+        {
+            self.forget_first(*oldest);
+        }
+        self.forget_organizations();
+    }
+
+    /// Forgets what is too old at `now`.
+    pub(crate) fn expire(&mut self, now: Duration) {
+        while let Some((_, slot)) = self.fronts.first_key_value() {
+            let slot = *slot;
+            let first = self.pasts.get(slot).and_then(|past| past.events.front());
+            if first.is_none_or(|kept| kept.at.saturating_add(self.limits.retention) > now) {
+                break;
+            }
+            self.forget_first(slot);
+        }
+        self.forget_organizations();
+    }
+
+    fn is_over(&self, slot: usize) -> bool {
+        let past = self.pasts.get(slot);
+        past.is_some_and(|past| past.bytes > self.limits.organization_bytes)
+    }
+
+    fn remember(&mut self, organization: OrgId) -> usize {
+        self.empty += 1;
+        let slot = self.pasts.insert(Past {
+            organization: Some(organization.clone()),
+            events: VecDeque::new(),
+            bytes: 0,
+            floor: self.floor,
+        });
+        self.by_organization.insert(organization, slot);
+        slot
+    }
+
+    fn forget_first(&mut self, slot: usize) {
+        let Some(past) = self.pasts.get_mut(slot) else {
+            return;
+        };
+        let Some(kept) = past.events.pop_front() else {
+            return;
+        };
+        past.floor = kept.event.cursor;
+        past.bytes -= kept.bytes;
+        self.bytes -= kept.bytes;
+        self.evicted += 1;
+        self.fronts.remove(&kept.number);
+        match past.events.front() {
+            Some(next) => {
+                self.fronts.insert(next.number, slot);
+                if past.events.capacity() > 64 && past.events.len() * 4 < past.events.capacity() {
+                    past.events.shrink_to(past.events.len() * 2);
+                }
+            }
+            None => {
+                past.events = VecDeque::new();
+                self.empty += 1;
+            }
+        }
+    }
+
+    /// When too many organizations have nothing left, they become unknown, and with them every cursor
+    /// from before their last event.
+    fn forget_organizations(&mut self) {
+        if self.empty <= self.limits.remembered {
+            return;
+        }
+        let mut floor = self.floor;
+        let by_organization = &mut self.by_organization;
+        self.pasts.retain(|slot, past| {
+            if !past.events.is_empty() || slot == ALL {
+                return true;
+            }
+            floor = later(floor, past.floor);
+            if let Some(organization) = &past.organization {
+                by_organization.remove(organization);
+            }
+            false
+        });
+        self.floor = floor;
+        let of_all = self.pasts.get(ALL);
+        self.empty = usize::from(of_all.is_some_and(|past| past.events.is_empty()));
+    }
+
+    fn slots<'a>(&'a self, of: Of<'a>) -> impl Iterator<Item = Option<(usize, &'a Past)>> {
+        let known = |organization| {
+            let slot = *self.by_organization.get(organization)?;
+            Some((slot, self.pasts.get(slot)?))
+        };
+        let all = of.all.then(|| Some((ALL, self.pasts.get(ALL)?)));
+        of.organizations.iter().map(known).chain(all)
+    }
+
+    /// How far back a past reaches: everything behind this cursor is there.
+    pub(crate) fn floor(&self, of: Of<'_>) -> Cursor {
+        self.slots(of)
+            .map(|past| past.map_or(self.floor, |(_, past)| past.floor))
+            .reduce(later)
+            .unwrap_or(self.floor)
+    }
+
+    /// The last event of a past, or its floor.
+    pub(crate) fn last(&self, of: Of<'_>) -> Cursor {
+        self.slots(of)
+            .map(|past| past.map_or(self.floor, |(_, past)| past.last()))
+            .reduce(later)
+            .unwrap_or(self.floor)
+    }
+
+    /// Events behind `from`, in log order.
+    pub(crate) fn after<'a>(&'a self, of: Of<'a>, from: Cursor) -> After<'a> {
+        let mut heads = BinaryHeap::new();
+        for (slot, past) in self.slots(of).flatten() {
+            let seen = |kept: &Kept| {
+                let order = kept.event.cursor.compare(&from);
+                matches!(order, Some(Ordering::Less | Ordering::Equal))
+            };
+            let at = past.events.partition_point(seen);
+            heads.extend(past.head(slot, at));
+        }
+        After {
+            history: self,
+            heads,
+        }
+    }
+}
+
+/// The later of two cursors of one epoch.
+fn later(a: Cursor, b: Cursor) -> Cursor {
+    match a.compare(&b) {
+        Some(Ordering::Less) => b,
+        _ => a,
+    }
+}
+
+impl Past {
+    fn last(&self) -> Cursor {
+        let last = self.events.back();
+        last.map_or(self.floor, |kept| kept.event.cursor)
+    }
+
+    fn head(&self, slot: usize, at: usize) -> Option<Reverse<Head>> {
+        let kept = self.events.get(at)?;
+        let Cursor {
+            commit_lsn, index, ..
+        } = kept.event.cursor;
+        Some(Reverse((commit_lsn, index, kept.number, slot, at)))
+    }
+}
+
+/// Position and number of the next event of a past, and where it is.
+type Head = (Lsn, u32, u64, usize, usize);
+
+/// See [`History::after`].
+pub(crate) struct After<'a> {
+    history: &'a History,
+    heads: BinaryHeap<Reverse<Head>>,
+}
+
+impl<'a> Iterator for After<'a> {
+    type Item = &'a RoutedEvent;
+
+    fn next(&mut self) -> Option<&'a RoutedEvent> {
+        let Reverse((_, _, _, slot, at)) = self.heads.pop()?;
+        let past = self.history.pasts.get(slot)?;
+        self.heads.extend(past.head(slot, at + 1));
+        Some(&past.events.get(at)?.event)
+    }
+}
+
+/// Makes an event own its bytes, so that it keeps no buffer alive that it shares with others, and counts
+/// them. Names of tables, columns and organizations are shared by all, and not counted.
+fn compact(event: &mut RoutedEvent) -> usize {
+    let text = |text: &Option<Arc<str>>| text.as_ref().map_or(0, |text| text.len() + ALLOCATION);
+    let mut bytes = size_of::<Kept>() + size_of::<RoutedEvent>() + ALLOCATION;
+    bytes += text(&event.record_id) + text(&event.old_record_id);
+    if let Body::Change { new, old, .. } = &mut event.body {
+        for row in [new, old].into_iter().flatten() {
+            row.compact();
+            bytes += row.cost() + ALLOCATION;
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+#[path = "history_tests.rs"]
+mod tests;

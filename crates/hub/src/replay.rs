@@ -1,0 +1,320 @@
+//! Telling the past to those who come back, a bounded part at a time.
+//!
+//! A subscription that comes back with a cursor is in no index until it has caught up: what happens
+//! meanwhile goes into the history and is told from there, so that a socket that is slow costs nothing but
+//! its place. The step from the past to what comes is taken under the lock of the state: no gap, no
+//! event twice. The past is told by the rights of now, and by the same decision as everything else.
+
+use std::{cmp::Ordering, sync::Arc};
+
+use rowcast_model::{Channel, Cursor, OrgId, RoutedEvent, Topic, UserId};
+use rowcast_wire::{Mode, server};
+use smallvec::SmallVec;
+
+use crate::{
+    Connection, Grant, Identity,
+    history::Of,
+    latest::{self, RecordKey},
+    outbox::Budget,
+    state::{Replay, State, Sub},
+    subscribe::past_of,
+    topics::SubId,
+};
+
+/// Past events that are looked at before others get their turn, whether they are told or not.
+const LOOKS: usize = 4096;
+/// What is read at a time when much waits for sockets already.
+const LITTLE: usize = 4096;
+
+/// What may still be done in this turn.
+struct Turn {
+    bytes: usize,
+    looks: usize,
+    out: Vec<u8>,
+    told: u64,
+}
+
+impl Turn {
+    fn is_over(&self) -> bool {
+        self.looks == 0 || self.out.len() >= self.bytes
+    }
+}
+
+/// How telling the past of one subscription went on.
+enum Outcome {
+    /// There is more.
+    More,
+    /// All was told; the transaction that it ended with goes on, and a part of it was told.
+    Done { open: bool },
+    /// Something was forgotten before it was told.
+    Overtaken,
+}
+
+impl State {
+    /// Queues the next part of the past for a connection; the caller writes.
+    pub(crate) fn replay(&mut self, connection: &Arc<Connection>, budget: &Budget) {
+        let Some(conn) = self.conn(connection) else {
+            return;
+        };
+        let (identity, subs) = (conn.about.identity.clone(), conn.about.subs.clone());
+        let mut turn = Turn {
+            bytes: self.room(budget),
+            looks: LOOKS,
+            out: Vec::new(),
+            told: 0,
+        };
+        let mut replayed = false;
+        let mut more = false;
+        for id in subs {
+            let Some(sub) = self.subs.get_mut(id as usize) else {
+                continue;
+            };
+            let Some(mut replay) = sub.replay.take() else {
+                continue;
+            };
+            replayed = true;
+            if turn.is_over() {
+                sub.replay = Some(replay);
+                more = true;
+                break;
+            }
+            let outcome = self.tell_past(connection, &identity, id, &mut replay, &mut turn);
+            // Until it is listed, it is one that is told the past.
+            if let Some(sub) = self.subs.get_mut(id as usize) {
+                sub.replay = Some(replay);
+            }
+            match outcome {
+                Outcome::More => {
+                    more = true;
+                    break;
+                }
+                Outcome::Done { open } => self.go_live(id, open),
+                Outcome::Overtaken => self.give_up(connection, id, &mut turn.out),
+            }
+        }
+        self.metrics.replayed.inc_by(turn.told);
+        self.metrics.deliveries.inc_by(turn.told);
+        if !turn.out.is_empty() {
+            connection.queue(turn.out.into());
+        }
+        if !more {
+            connection.note_replay(false);
+            if replayed {
+                self.tell_position(connection);
+            }
+        }
+    }
+
+    /// How much may be queued at a time: less when much waits for others, and always less than what closes a
+    /// socket as slow.
+    fn room(&self, budget: &Budget) -> usize {
+        let limits = &self.limits;
+        let crowded = budget.is_half_used();
+        let bytes = if crowded { LITTLE } else { usize::MAX };
+        bytes
+            .min(limits.replay_bytes)
+            .min(limits.outbox_bytes / 2)
+            .max(1)
+    }
+
+    fn tell_past(
+        &mut self,
+        connection: &Arc<Connection>,
+        identity: &Identity,
+        id: SubId,
+        replay: &mut Replay,
+        turn: &mut Turn,
+    ) -> Outcome {
+        let Some(conn) = self.conns.get(connection.slot as usize) else {
+            return Outcome::More;
+        };
+        let Some(sub) = self.subs.get(id as usize) else {
+            return Outcome::More;
+        };
+        let organizations = past_of(&self.directory, identity, &sub.channel);
+        let of = Of {
+            organizations: &organizations,
+            all: !matches!(sub.channel, Channel::User(_)),
+        };
+        let reaches = self.history.floor(of).compare(&replay.from);
+        if !matches!(reaches, Some(Ordering::Less | Ordering::Equal)) {
+            return Outcome::Overtaken;
+        }
+        let others: SmallVec<[&Sub; 2]> = conn
+            .about
+            .subs
+            .iter()
+            .filter_map(|other| self.subs.get(*other as usize))
+            .filter(|other| matches!(other.channel, Channel::Org(_)))
+            .collect();
+        let mut rights = Rights::new(sub, identity);
+        let personal = rights.user.is_some();
+        for event in self.history.after(of, replay.from) {
+            // Events of two organizations may share a position, and are not parted.
+            if turn.is_over() && event.cursor != replay.from {
+                return Outcome::More;
+            }
+            turn.looks = turn.looks.saturating_sub(1);
+            if let Some(lsn) = replay.open
+                && lsn != event.cursor.commit_lsn
+            {
+                replay.open = None;
+                let end = Cursor::after_commit(replay.from.epoch, lsn);
+                if let Some(class) = self.classes.get(sub.news_class()) {
+                    let frame = server::commit(class.channel(), &end);
+                    turn.out.extend_from_slice(&frame);
+                }
+            }
+            replay.from = event.cursor;
+            let grant = rights.grant(event, |organization| {
+                self.directory.grant(identity, organization)
+            });
+            let class = grant.and_then(|grant| {
+                let class = sub.class_for(event, grant)?;
+                let elsewhere = personal && has_it(&others, event, grant);
+                (!elsewhere).then_some(class)
+            });
+            let Some(class) = class.and_then(|class| self.classes.get(class)) else {
+                continue;
+            };
+            turn.told += 1;
+            match sub.mode {
+                Mode::All => {
+                    let completes = class.completes(event);
+                    replay.open = (!completes).then_some(event.cursor.commit_lsn);
+                    class.past_event(event, &mut turn.out);
+                }
+                Mode::Latest => {
+                    let key = event.record_id.as_ref().map(|record_id| RecordKey {
+                        generation: sub.generation,
+                        table: event.table.clone(),
+                        record_id: record_id.clone(),
+                    });
+                    let mut frame = Vec::new();
+                    class.past_event(event, &mut frame);
+                    turn.bytes = turn.bytes.saturating_sub(frame.len());
+                    connection.hold(key, sub.generation, latest::effect(event), frame.into());
+                }
+            }
+        }
+        let Some(lsn) = replay.open.take() else {
+            return Outcome::Done { open: false };
+        };
+        let position = self.position();
+        let end = Cursor::after_commit(position.epoch, lsn);
+        if position.compare(&end) == Some(Ordering::Less) {
+            return Outcome::Done { open: true };
+        }
+        if let Some(class) = self.classes.get(sub.news_class()) {
+            let frame = server::commit(class.channel(), &end);
+            turn.out.extend_from_slice(&frame);
+        }
+        Outcome::Done { open: false }
+    }
+
+    /// A subscription knows the past, and gets what comes from here on.
+    pub(crate) fn go_live(&mut self, id: SubId, open: bool) {
+        let Some(sub) = self.subs.get_mut(id as usize) else {
+            return;
+        };
+        sub.replay = None;
+        sub.open = open;
+        if open {
+            self.open.subs.push((id, sub.generation));
+        }
+        self.list(id);
+    }
+
+    /// The past was forgotten faster than it could be told.
+    fn give_up(&mut self, connection: &Connection, id: SubId, out: &mut Vec<u8>) {
+        const REASON: &str = "slow";
+        let position = self.position();
+        let Some(sub) = self.subs.get_mut(id as usize) else {
+            return;
+        };
+        sub.since = position;
+        connection.forget_latest(sub.generation);
+        let frame = server::resync(&sub.channel.to_string(), REASON, &position);
+        out.extend_from_slice(&frame);
+        self.metrics.resync(REASON);
+        self.go_live(id, false);
+    }
+
+    /// Queues how far a connection is: everything up to there was sent on all its channels. Nothing is said
+    /// while that would not be true, or while a channel is further already.
+    pub(crate) fn tell_position(&mut self, connection: &Arc<Connection>) {
+        let Some(position) = self.position else {
+            return;
+        };
+        let Some(conn) = self.conns.get(connection.slot as usize) else {
+            return;
+        };
+        if conn.connection.id != connection.id {
+            return;
+        }
+        let subs = conn.about.subs.iter();
+        let mut subs = subs.filter_map(|id| self.subs.get(*id as usize));
+        let not_there = |sub: &Sub| {
+            let ahead = |until: &Cursor| until.compare(&position) == Some(Ordering::Greater);
+            sub.replay.is_some() || sub.skip_until.as_ref().is_some_and(ahead)
+        };
+        if subs.any(not_there) {
+            return;
+        }
+        connection.queue_latest();
+        connection.queue(server::position(&position));
+    }
+}
+
+/// What a subscriber may see of the past, by organization.
+struct Rights<'a> {
+    of_sub: &'a Grant,
+    /// Whose channel it is, if it is one person's: his rights are those in the organization of each event.
+    user: Option<UserId>,
+    last: Option<(OrgId, Option<Grant>)>,
+}
+
+impl<'a> Rights<'a> {
+    fn new(sub: &'a Sub, identity: &Identity) -> Rights<'a> {
+        let personal = matches!(sub.channel, Channel::User(_));
+        Rights {
+            of_sub: &sub.grant,
+            user: personal.then(|| identity.user.clone()),
+            last: None,
+        }
+    }
+
+    /// The rights that count for an event; `None` when it is not for this channel at all.
+    fn grant(
+        &mut self,
+        event: &RoutedEvent,
+        look_up: impl FnOnce(&OrgId) -> Option<Grant>,
+    ) -> Option<&Grant> {
+        let Some(user) = &self.user else {
+            return Some(self.of_sub);
+        };
+        let Topic::Org(organization) = &event.topic else {
+            return None;
+        };
+        if event.audience.user.as_ref() != Some(user) {
+            return None;
+        }
+        if !matches!(&self.last, Some((of, _)) if of == organization) {
+            self.last = Some((organization.clone(), look_up(organization)));
+        }
+        self.last.as_ref().and_then(|(_, grant)| grant.as_ref())
+    }
+}
+
+/// Whether an event for one user has come, or will come, on the channel of its organization.
+fn has_it(others: &[&Sub], event: &RoutedEvent, grant: &Grant) -> bool {
+    let Topic::Org(organization) = &event.topic else {
+        return false;
+    };
+    others.iter().any(|other| {
+        let there = other.since.compare(&event.cursor);
+        other.organization() == Some(organization)
+            && there == Some(Ordering::Less)
+            && other.class_for(event, grant).is_some()
+    })
+}
