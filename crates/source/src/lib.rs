@@ -5,6 +5,7 @@
 //! does that); a dead connection is noticed by a heartbeat written into the log that must come back.
 //! Does not: decide who sees what, filter repeated transactions after a reconnection (routing does, by cursor).
 
+mod ack;
 mod address;
 mod catalog;
 mod catalog_client;
@@ -24,6 +25,7 @@ mod stream;
 mod tls;
 mod trail;
 
+pub use ack::AckHandle;
 pub use catalog::{CatalogRows, TextRow, load as load_catalog};
 pub use catalog_client::HEARTBEAT_PREFIX;
 pub use conninfo::ConnInfo;
@@ -34,6 +36,6 @@ pub use progress::Progress;
 pub use relation::{TypeRow, Types, describe};
 pub use setup::{Standing, check_slot_name, prepare};
 pub use snapshot::Snapshot;
-pub use source::{AckHandle, Source, SourceConfig, SourceStatus};
+pub use source::{Source, SourceConfig, SourceStatus};
 pub use stream::{PgWire, WalEvent, WalSource};
 pub use trail::{Trail, Window};

@@ -5,10 +5,7 @@
 //! acknowledged position.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -17,6 +14,7 @@ use rowcast_model::{Epoch, Lsn, SourceEvent};
 use tokio::sync::watch;
 
 use crate::{
+    ack::AckHandle,
     conninfo::ConnInfo,
     error::SourceError,
     live::Live,
@@ -73,31 +71,6 @@ pub enum SourceStatus {
         /// What.
         reason: Arc<str>,
     },
-}
-
-/// Says what was handed on; may be cloned and used from any thread.
-#[derive(Clone, Debug)]
-pub struct AckHandle {
-    handed_on: Arc<watch::Sender<Lsn>>,
-    most: Arc<AtomicU64>,
-}
-
-impl AckHandle {
-    /// Everything that ends at or before `lsn` was handed on. Never goes backwards.
-    pub fn ack(&self, lsn: Lsn) {
-        self.handed_on.send_if_modified(|now| {
-            let newer = lsn > *now;
-            if newer {
-                *now = lsn;
-            }
-            newer
-        });
-    }
-
-    /// Leaves at most so many bytes of log unacknowledged from here on, and never more than the window says.
-    pub fn leave_at_most(&self, bytes: u64) {
-        self.most.store(bytes, Ordering::Relaxed);
-    }
 }
 
 /// The log, as an endless row of events.
@@ -157,15 +130,12 @@ fn backoff() -> backon::ExponentialBackoff {
 impl Source {
     /// A source that is not connected yet.
     pub fn new(config: SourceConfig, metrics: SourceMetrics) -> Source {
-        let (ack, acked) = watch::channel(Lsn::ZERO);
+        let (ack, acked) = AckHandle::new();
         Source {
             trail: Trail::new(config.window, Lsn::ZERO),
             config,
             metrics,
-            ack: AckHandle {
-                handed_on: Arc::new(ack),
-                most: Arc::new(AtomicU64::new(u64::MAX)),
-            },
+            ack,
             acked,
             floor: Lsn::ZERO,
             written: Lsn::ZERO,
@@ -308,7 +278,7 @@ impl Source {
         let changed = self.epoch.is_some_and(|before| before != epoch);
         if changed {
             // Positions of before are of another numbering: what was acknowledged there says nothing here.
-            self.ack.handed_on.send_replace(Lsn::ZERO);
+            self.ack.forget();
         }
         let handed_on = *self.acked.borrow_and_update();
         // What we acknowledge is never ahead of what was handed on here: somebody else has read from the slot.
@@ -370,7 +340,7 @@ impl Source {
             connected.passed = now;
             let window = self.config.window;
             self.trail.window(Window {
-                bytes: window.bytes.min(self.ack.most.load(Ordering::Relaxed)),
+                bytes: window.bytes.min(self.ack.most()),
                 ..window
             });
             self.trail.handed_on(now, progress.acknowledged());
