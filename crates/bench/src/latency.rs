@@ -92,6 +92,12 @@ async fn measure(db: &Database, side: Side, window: Duration) -> Result<(f64, f6
         .query_one("select coalesce(max(id), 0) + 1 from ticks", &[])
         .await?
         .get(0);
+    // What the other side's run wrote is not this one's work.
+    sql.execute(
+        "select pg_replication_slot_advance('bare', pg_current_wal_lsn())",
+        &[],
+    )
+    .await?;
     let (ready, go) = tokio::sync::oneshot::channel();
     let url = db.url();
     let host = db.cluster.socket_dir().display().to_string();
