@@ -28,6 +28,13 @@ use crate::harness::{
 /// More than any recovery may take.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What the Postgres of a run is set to.
+pub const SETTINGS: [(&str, &str); 3] = [
+    ("wal_sender_timeout", "4s"),
+    ("max_connections", "60"),
+    ("checkpoint_timeout", "30s"),
+];
+
 /// A service and its own line to Postgres.
 pub struct Service {
     pub server: Server,
@@ -36,7 +43,10 @@ pub struct Service {
 
 pub struct Arena {
     pub cluster: tokio::sync::Mutex<Cluster>,
+    /// Its address is that of `front`.
     pub database: Fresh,
+    /// Leads to the Postgres of the moment.
+    pub front: (Target, Proxy),
     pub tally: Arc<Tally>,
     /// The service that is ready, or about to be.
     pub service: tokio::sync::Mutex<Service>,
@@ -55,12 +65,13 @@ pub struct Arena {
 
 impl Arena {
     pub async fn new() -> Arena {
-        let cluster = postgres::own_cluster(&[
-            ("wal_sender_timeout", "4s"),
-            ("max_connections", "60"),
-            ("checkpoint_timeout", "30s"),
-        ]);
-        let database = Fresh::fresh_in(&cluster).await;
+        let cluster = postgres::own_cluster(&SETTINGS);
+        let mut database = Fresh::fresh_in(&cluster).await;
+        let target = Target::at(([127, 0, 0, 1], cluster.port()).into());
+        let front = (target.clone(), Proxy::to(target).await);
+        let straight = format!("127.0.0.1:{}/", cluster.port());
+        let fronted = format!("{}/", front.1.address);
+        database.url = database.url.replace(&straight, &fronted);
         migrate(&database).await;
         let sql = database.connect().await;
         sql.exec(SCHEMA).await;
@@ -80,6 +91,7 @@ impl Arena {
         Arena {
             cluster: tokio::sync::Mutex::new(cluster),
             database,
+            front,
             tally,
             line: Mutex::new(service.line.clone()),
             service: tokio::sync::Mutex::new(service),

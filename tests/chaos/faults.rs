@@ -6,17 +6,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rowcast_embedded::StopMode;
+use rowcast_embedded::{EmbeddedError, Options, StopMode};
 use tokio::time::sleep;
 
 use super::{
-    app::LEAVING,
-    arena::{Arena, PATIENCE},
+    app::{LEAVING, connect},
+    arena::{Arena, PATIENCE, SETTINGS},
     plan::{Fault, Kind},
     proxy::{Proxy, Weather},
     subscriber::{Handle, Order},
 };
-use crate::harness::server::Server;
+use crate::harness::{postgres, server::Server};
 
 /// One fault from beginning to end; behind it everything is there to recover. `Err` says what went wrong
 /// that must not.
@@ -69,6 +69,7 @@ pub async fn run(arena: Arc<Arena>, fault: Fault) -> Result<(), String> {
         Kind::ClientForgedCursor => order(&arena, chance, Order::Forge),
         Kind::SlotDropped => slot_dropped(&arena).await,
         Kind::SlotInvalidated => slot_invalidated(&arena).await,
+        Kind::StandbyPromoted => standby_promoted(&arena).await,
         Kind::TableAltered => table_altered(&arena, chance).await,
         Kind::MembershipChanges => membership_changes(&arena, lasts).await,
         Kind::LargeTransaction => large_transaction(&arena, chance).await,
@@ -312,6 +313,45 @@ async fn slot_invalidated(arena: &Arena) -> Result<(), String> {
         true => Ok(()),
         false => Err("the slot cannot be made to be lost".into()),
     }
+}
+
+/// The primary is lost, its standby becomes the primary: another timeline, without our slot.
+async fn standby_promoted(arena: &Arena) -> Result<(), String> {
+    let mut cluster = arena.cluster.lock().await;
+    let text = |error: EmbeddedError| error.to_string();
+    let options = SETTINGS.iter().fold(
+        Options {
+            major: postgres::major(),
+            ..Options::default()
+        },
+        |options, (name, value)| options.set(name, value),
+    );
+    let mut standby =
+        tokio::task::block_in_place(|| cluster.start_standby("standby", options)).map_err(text)?;
+    let mut sql = arena.sql();
+    let begin = Instant::now();
+    let streaming = "SELECT (state = 'streaming')::text FROM pg_stat_replication WHERE application_name = 'standby'";
+    while !sql.text(streaming).await.is_ok_and(|text| text == "true") {
+        if begin.elapsed() > PATIENCE {
+            return Err("the standby does not follow".into());
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    // What it has not got by now is lost for all.
+    tokio::task::block_in_place(|| cluster.kill());
+    std::mem::swap(&mut *cluster, &mut standby);
+    let promote = connect(&cluster.url("postgres")).await;
+    let promote = promote.map_err(|error| error.to_string())?;
+    promote
+        .batch_execute("SELECT pg_promote()")
+        .await
+        .map_err(|error| error.to_string())?;
+    arena
+        .front
+        .0
+        .set(Some(([127, 0, 0, 1], cluster.port()).into()));
+    tokio::task::block_in_place(|| drop(standby));
+    Ok(())
 }
 
 async fn table_altered(arena: &Arena, chance: u64) -> Result<(), String> {

@@ -30,6 +30,7 @@ pub enum Kind {
     ClientForgedCursor,
     SlotDropped,
     SlotInvalidated,
+    StandbyPromoted,
     TableAltered,
     MembershipChanges,
     LargeTransaction,
@@ -40,12 +41,12 @@ use Kind::{
     ClientLineHangs, ClientLineThrottled, ClientOldCursor, ClientReconnects, ClientStalls,
     DatabaseLineCut, DatabaseLineDelayed, DatabaseLineHangs, DatabaseLineThrottled,
     LargeTransaction, MembershipChanges, OldServiceComesBack, PostgresCrashes, PostgresRestarts,
-    ServiceKilled, ServiceTerminated, SlotDropped, SlotInvalidated, StandbyTakesOver,
-    StreamTerminated, TableAltered,
+    ServiceKilled, ServiceTerminated, SlotDropped, SlotInvalidated, StandbyPromoted,
+    StandbyTakesOver, StreamTerminated, TableAltered,
 };
 
 /// Every kind, with its name in the report and whether it is quick enough for the short form.
-const KINDS: [(Kind, &str, bool); 26] = [
+const KINDS: [(Kind, &str, bool); 27] = [
     (ServiceKilled, "service_killed", true),
     (ServiceTerminated, "service_terminated", true),
     (StandbyTakesOver, "standby_takes_over", true),
@@ -69,6 +70,7 @@ const KINDS: [(Kind, &str, bool); 26] = [
     (ClientForgedCursor, "client_forged_cursor", true),
     (SlotDropped, "slot_dropped", true),
     (SlotInvalidated, "slot_invalidated", false),
+    (StandbyPromoted, "standby_promoted", false),
     (TableAltered, "table_altered", true),
     (MembershipChanges, "membership_changes", true),
     (LargeTransaction, "large_transaction", false),
@@ -113,7 +115,7 @@ impl Kind {
         match self {
             ServiceKilled | ServiceTerminated | StandbyTakesOver => Ground::Service,
             // These need the other parts as they are.
-            OldServiceComesBack | SlotDropped | SlotInvalidated => Ground::All,
+            OldServiceComesBack | SlotDropped | SlotInvalidated | StandbyPromoted => Ground::All,
             PostgresCrashes | PostgresRestarts | BackendKilled | StreamTerminated
             | BackendsTerminated | TableAltered | MembershipChanges | LargeTransaction => {
                 Ground::Database

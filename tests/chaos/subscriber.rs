@@ -83,8 +83,7 @@ pub fn start(
         cursors: VecDeque::new(),
         noted: Instant::now(),
         stale_since: None,
-        moved: Instant::now(),
-        away: None,
+        old_cursor: false,
         wait: Duration::ZERO,
         rng: Rng::new(seed),
     };
@@ -143,10 +142,8 @@ struct Subscriber {
     cursors: VecDeque<Cursor>,
     noted: Instant,
     stale_since: Option<Instant>,
-    /// When the cursor was heard of last.
-    moved: Instant,
-    /// With what this connection began, and how old that was.
-    away: Option<(Cursor, Duration)>,
+    /// The test chose the cursor with which this connection began.
+    old_cursor: bool,
     /// Before the next connection.
     wait: Duration,
     rng: Rng,
@@ -186,12 +183,9 @@ impl Subscriber {
         if let Start::Forged(text, expected) = start {
             return self.forged(&mut session, &text, expected).await;
         }
-        self.away = self
-            .copy
-            .cursor
-            .map(|cursor| (cursor, self.moved.elapsed()));
+        self.old_cursor = matches!(start, Start::Old(_));
         if let Start::Old(cursor) = start {
-            (self.copy.cursor, self.away) = (Some(cursor), None);
+            self.copy.cursor = Some(cursor);
         }
         self.subscribe(&mut session).await?;
         loop {
@@ -291,12 +285,16 @@ impl Subscriber {
         Ok(())
     }
 
+    /// Whether the membership comes and goes.
+    fn leaves(&self) -> bool {
+        (self.who.user, self.who.organization) == LEAVING
+    }
+
     /// Whether a refusal is one that has to be.
     fn refused(&mut self, reply: &Frame) -> Over {
         let code = reply.json["code"].as_u64().unwrap_or(0);
-        let leaving = (self.who.user, self.who.organization) == LEAVING;
         match code {
-            206 if leaving => self.tally.count("refused: not a member"),
+            206 if self.leaves() => self.tally.count("refused: not a member"),
             // Not a member in the eyes of a service that has not read that far, or not streaming yet.
             500 => self.tally.count("refused: not ready"),
             _ => self
@@ -388,8 +386,7 @@ impl Subscriber {
         match arrival {
             Some(Arrival::Frame(frame)) => Ok(frame),
             Some(Arrival::End(Some(code), why)) => {
-                let leaving = (self.who.user, self.who.organization) == LEAVING;
-                if (4000..4500).contains(&code) || code == 4504 && leaving {
+                if (4000..4500).contains(&code) || code == 4504 && self.leaves() {
                     self.tally.count(format!("closed with {code}"));
                 } else {
                     self.tally
@@ -403,7 +400,6 @@ impl Subscriber {
     }
 
     async fn handle(&mut self, session: &mut Session, frame: Frame) -> Result<(), Over> {
-        self.moved = Instant::now();
         let ours = frame.text_of("channel") == self.who.channel();
         if frame.is_event() {
             return self.event(&frame).await;
@@ -413,20 +409,24 @@ impl Subscriber {
             "position" if self.phase == Phase::Subscribed => self.reached(&frame),
             "resync" if ours => {
                 self.remember(frame.text.clone());
+                let old = if self.old_cursor {
+                    ", cursor of before"
+                } else {
+                    ""
+                };
                 self.tally
-                    .count(format!("resync {}", frame.text_of("reason")));
+                    .count(format!("resync {}{old}", frame.text_of("reason")));
                 self.copy.begin(cursor_of(&frame).map_err(Over)?);
-                if let Some((cursor, away)) = self.away.take()
-                    && frame.text_of("reason") == "too_old"
-                {
-                    let name = &self.around.name;
-                    eprintln!("{name}: {cursor} is too old after {away:?}: {}", frame.text);
-                }
                 self.read_all().await;
             }
             "unsubscribed" if ours => {
                 self.remember(frame.text.clone());
                 self.tally.count("membership ended");
+                if !self.leaves() {
+                    let name = &self.around.name;
+                    self.tally
+                        .complain(format!("{name}: is a member all the time: {}", frame.text));
+                }
                 self.phase = Phase::Out;
             }
             "membership" if frame.json["organizationId"] == self.who.organization => {
