@@ -19,6 +19,7 @@ mod chaos {
     mod arena;
     mod copy;
     mod faults;
+    mod forge;
     mod plan;
     mod proxy;
     mod report;

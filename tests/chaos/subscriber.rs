@@ -7,13 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rowcast_model::{Cursor, Epoch, Lsn};
+use rowcast_model::Cursor;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     app::{Database, LEAVING, TABLES, View, Who},
     copy::{Copy, Need, Wrong, short},
+    forge::{Expected, forge},
     proxy::Proxy,
     session::{Arrival, Session, Surroundings},
     tally::Tally,
@@ -103,15 +104,6 @@ enum Start {
     Own,
     Old(Cursor),
     Forged(String, Expected),
-}
-
-/// What has to be answered to a forged cursor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Expected {
-    Refusal,
-    Resync,
-    /// It may be one that was handed out, or that will be.
-    Anything,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -596,34 +588,4 @@ fn cursor_of(frame: &Frame) -> Result<Cursor, String> {
         .text_of("cursor")
         .parse()
         .map_err(|_| format!("no cursor: {}", frame.text))
-}
-
-/// A cursor that nobody handed out, made from a good one.
-fn forge(cursor: Cursor, chance: u64) -> (String, Expected) {
-    let other = |epoch: u32, lsn: u64, index: u32| Cursor {
-        epoch: Epoch(epoch),
-        commit_lsn: Lsn(lsn),
-        index,
-    };
-    let Cursor {
-        epoch: Epoch(epoch),
-        commit_lsn: Lsn(lsn),
-        index,
-    } = cursor;
-    match chance % 8 {
-        0 => (String::new(), Expected::Refusal),
-        1 => ("x".repeat(5000), Expected::Refusal),
-        2 => (format!("{cursor}-0"), Expected::Refusal),
-        3 => (other(!epoch, lsn, index).to_string(), Expected::Resync),
-        4 => (other(epoch, 1, 0).to_string(), Expected::Resync),
-        5 => (other(epoch, u64::MAX, 0).to_string(), Expected::Anything),
-        6 => (
-            other(epoch, lsn.wrapping_sub(1), index).to_string(),
-            Expected::Anything,
-        ),
-        _ => (
-            other(epoch, lsn, u32::MAX - 1).to_string(),
-            Expected::Anything,
-        ),
-    }
 }
