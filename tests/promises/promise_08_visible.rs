@@ -23,8 +23,10 @@ struct Pair {
 
 fn pair() -> Pair {
     let mut primary = postgres::own_cluster(&[("wal_sender_timeout", "0")]);
+    // A standby a little away: between a commit and its being visible there is time to read.
     let options = Options {
         major: postgres::major(),
+        settings: vec![("recovery_min_apply_delay".into(), "5ms".into())],
         ..Options::default()
     };
     let standby = primary.start_standby("sb", options).unwrap();

@@ -11,6 +11,7 @@ mod reader;
 mod report;
 mod service;
 mod sockets;
+mod stalled;
 mod writes;
 
 use std::{io::Write, path::PathBuf, time::Duration};
@@ -26,7 +27,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 struct Arguments {
     #[command(subcommand)]
     command: Option<Inner>,
-    /// Which of: writes, reader, latency, fanout, memory; all when none is named.
+    /// Which of: writes, fanout, latency, memory, stalled, reader; all when none is named.
     only: Vec<String>,
     /// Counted runs of each.
     #[arg(long, default_value_t = 3)]
@@ -86,6 +87,13 @@ async fn all(arguments: &Arguments) -> Result<()> {
     }
     if wanted("memory") {
         finish(arguments, "memory", memory::run(rounds).await?)?;
+    }
+    if wanted("stalled") {
+        finish(
+            arguments,
+            "stalled",
+            stalled::run(rounds, Duration::from_secs(8)).await?,
+        )?;
     }
     if wanted("reader") {
         finish(

@@ -26,6 +26,10 @@ pub struct SocketLimits {
     pub connections: usize,
     /// Open sockets of one organization.
     pub connections_per_organization: usize,
+    /// Connections a second from one address in the long run; 0: no limit.
+    pub connects_per_second: u32,
+    /// Connections from one address at once.
+    pub connects_burst: u32,
     /// Sockets that have not said who they are.
     pub unauthenticated: usize,
     /// Time to say so.
@@ -56,6 +60,8 @@ impl Default for SocketLimits {
             connections: 100_000,
             connections_per_organization: 5_000,
             unauthenticated: 1_000,
+            connects_per_second: 500,
+            connects_burst: 10_000,
             auth_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(5),
             message_bytes: 64 * 1024,

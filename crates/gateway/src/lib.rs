@@ -6,6 +6,7 @@
 //! one socket's misbehaviour costs no other anything. Knows channels and frames, never rows.
 
 mod admission;
+mod arrivals;
 mod auth;
 mod config;
 mod error;

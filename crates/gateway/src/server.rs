@@ -1,7 +1,11 @@
 //! The listeners: our own accept loop, so that slow request heads, full tables and broken accepts are ours to
 //! bound, and the end of it all in bounded time.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{Router, routing::get};
 use hyper_util::{
@@ -20,6 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     GatewayConfig, GatewayError, GatewayMetrics, Readiness, SocketLimits,
     admission::Admission,
+    arrivals::Arrivals,
     auth::Verifier,
     http,
     ws::{self, Shared},
@@ -61,7 +66,7 @@ pub async fn serve(
         limits: config.limits,
         origins: config.allowed_origins,
         admission: Arc::new(Admission::default()),
-        metrics,
+        metrics: metrics.clone(),
         ready: ready.clone(),
         stopping: stopping.clone(),
         sockets: sockets.clone(),
@@ -75,11 +80,18 @@ pub async fn serve(
         .merge(extra);
     let (public_listener, public_address) = listen(config.public)?;
     let (internal_listener, internal_address) = listen(config.internal)?;
-    for (listener, router) in [
-        (public_listener, public),
-        (internal_listener, http::internal(ready, registry)),
+    let arrivals = Arrivals::new(limits.connects_per_second, limits.connects_burst);
+    let ours = Arrivals::new(0, 0);
+    for (listener, router, arrivals) in [
+        (public_listener, public, arrivals),
+        (internal_listener, http::internal(ready, registry), ours),
     ] {
-        listeners.spawn(accept(listener, router, limits.clone(), stopping.clone()));
+        let door = Door {
+            listener,
+            arrivals,
+            metrics: metrics.clone(),
+        };
+        listeners.spawn(accept(door, router, limits.clone(), stopping.clone()));
     }
     Ok(Gateway {
         public: public_address,
@@ -123,12 +135,14 @@ fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), GatewayError
     Ok((listener, bound))
 }
 
-async fn accept(
+/// Where connections come in.
+struct Door {
     listener: TcpListener,
-    router: Router,
-    limits: SocketLimits,
-    stopping: CancellationToken,
-) {
+    arrivals: Arrivals,
+    metrics: GatewayMetrics,
+}
+
+async fn accept(mut door: Door, router: Router, limits: SocketLimits, stopping: CancellationToken) {
     let places = Arc::new(Semaphore::new(HTTP_CONNECTIONS));
     loop {
         let place = tokio::select! {
@@ -137,10 +151,13 @@ async fn accept(
         };
         let Ok(place) = place else { return };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = door.listener.accept() => accepted,
             () = stopping.cancelled() => return,
         };
         match accepted {
+            Ok((_, from)) if !door.arrivals.admit(from.ip(), Instant::now()) => {
+                door.metrics.handshake("too_many_from_address");
+            }
             Ok((stream, _)) => {
                 let (router, limits, stopping) = (router.clone(), limits.clone(), stopping.clone());
                 tokio::spawn(async move {

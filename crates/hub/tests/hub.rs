@@ -15,5 +15,7 @@ mod outbox;
 mod positions;
 #[path = "hub/replay.rs"]
 mod replay;
+#[path = "hub/replay_random.rs"]
+mod replay_random;
 #[path = "hub/support.rs"]
 mod support;

@@ -2,7 +2,10 @@
 //! log -> source -> router -> queue -> barrier -> hub -> acknowledgement.
 //!
 //! Reading and publishing each have a thread of their own, so that neither waits for the other while
-//! the queue has room. Nothing is acknowledged before it was handed to the hub.
+//! the queue has room. Nothing is acknowledged before it was handed to the hub. While there is little to
+//! do, the reader publishes by itself ([`outlet`]).
+
+mod outlet;
 
 use std::{
     sync::Arc,
@@ -13,9 +16,10 @@ use std::{
 use rowcast_hub::Hub;
 use rowcast_model::{HubOp, SourceEvent};
 use rowcast_routing::{Limits, Router};
-use rowcast_source::{AckHandle, ConnInfo, Source, SourceError, VisibilityGate};
+use rowcast_source::{ConnInfo, Source, SourceError, VisibilityGate};
 use tokio_util::sync::CancellationToken;
 
+use self::outlet::{Direct, Outlet, waits_for};
 use crate::{
     beginning::{self, Known},
     metrics::PipelineMetrics,
@@ -53,13 +57,16 @@ const MENDING: Duration = Duration::from_secs(15);
 pub fn start(parts: Parts) -> std::io::Result<[JoinHandle<Result<(), SourceError>>; 2]> {
     let (sender, receiver) = queue::bounded(parts.queue_bytes);
     let ack = parts.source.ack_handle();
+    let outlet = Outlet {
+        hub: parts.hub,
+        ack,
+        progress: Arc::clone(&parts.progress),
+    };
     let publisher = Publisher {
         gate: parts
             .barrier
             .then(|| VisibilityGate::new(parts.sql.clone())),
-        hub: parts.hub,
-        ack,
-        progress: Arc::clone(&parts.progress),
+        outlet: outlet.clone(),
         metrics: parts.metrics.clone(),
     };
     let reader = Reader {
@@ -72,7 +79,9 @@ pub fn start(parts: Parts) -> std::io::Result<[JoinHandle<Result<(), SourceError
         known_members: None,
         known_keys: None,
         queue: sender,
-        progress: parts.progress,
+        barrier: parts.barrier,
+        direct: Direct::default(),
+        outlet,
         metrics: parts.metrics,
     };
     let stop = parts.stop.clone();
@@ -116,7 +125,9 @@ struct Reader {
     known_members: Option<Known>,
     known_keys: Option<Known>,
     queue: Sender,
-    progress: Arc<Progress>,
+    barrier: bool,
+    direct: Direct,
+    outlet: Outlet,
     metrics: PipelineMetrics,
 }
 
@@ -149,7 +160,7 @@ impl Reader {
     async fn step(&mut self) -> Result<bool, SourceError> {
         if let Some(start) = self.start.clone() {
             let beginning = patiently(async || beginning::load(&self.sql).await).await?;
-            self.progress.expect(beginning.written);
+            self.outlet.progress.expect(beginning.written);
             (self.known_members, self.known_keys) = (beginning.known(), beginning.known());
             let mut ops = beginning.ops;
             if let SourceEvent::Start { epoch, .. } = start {
@@ -172,7 +183,7 @@ impl Reader {
             if reason.is_some() || self.router.is_none());
         if matches!(event, SourceEvent::Start { .. }) {
             // What was written while there was no stream comes first.
-            self.progress.expect(self.source.written());
+            self.outlet.progress.expect(self.source.written());
         }
         if anew {
             self.start = Some(event);
@@ -190,7 +201,13 @@ impl Reader {
         while let Some(mut batch) = router.take_batch() {
             handed_on = true;
             beginning::forget_known(&mut batch, &mut self.known_members, &mut self.known_keys);
-            if self.queue.push(batch).await.is_err() {
+            // Nothing is used: nothing waits, and the publisher works on nothing.
+            let free = self.queue.used() == 0 && !(self.barrier && waits_for(&batch).is_some());
+            let begun = Instant::now();
+            if free && self.direct.allowed(begun) {
+                self.outlet.publish(batch);
+                self.direct.took(begun, Instant::now());
+            } else if self.queue.push(batch).await.is_err() {
                 return false;
             }
         }
@@ -224,9 +241,7 @@ async fn patiently<T>(ask: impl AsyncFn() -> Result<T, SourceError>) -> Result<T
 
 struct Publisher {
     gate: Option<VisibilityGate>,
-    hub: Arc<Hub>,
-    ack: AckHandle,
-    progress: Arc<Progress>,
+    outlet: Outlet,
     metrics: PipelineMetrics,
 }
 
@@ -238,20 +253,14 @@ impl Publisher {
                 () = stop.cancelled() => None,
             };
             let Some(batch) = batch else { return };
-            let tells = batch.ops.iter().any(|op| matches!(op, HubOp::Event(_)));
-            if let (Some(gate), Some(xid), true) = (&mut self.gate, batch.xid, tells) {
+            if let (Some(gate), Some(xid)) = (&mut self.gate, waits_for(&batch)) {
                 let since = Instant::now();
                 tokio::select! {
                     () = gate.wait(xid) => self.metrics.barrier(since),
                     () = stop.cancelled() => return,
                 }
             }
-            let ack = batch.ack;
-            self.hub.publish(batch);
-            if let Some(lsn) = ack {
-                self.ack.ack(lsn);
-                self.progress.reached(lsn);
-            }
+            self.outlet.publish(batch);
         }
     }
 }

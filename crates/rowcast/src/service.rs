@@ -196,6 +196,8 @@ fn gateway_config(config: &Config) -> anyhow::Result<GatewayConfig> {
             connections: limits.connections as usize,
             connections_per_organization: limits.connections_per_organization as usize,
             unauthenticated: limits.unauthenticated as usize,
+            connects_per_second: limits.connects_per_second,
+            connects_burst: limits.connects_burst,
             auth_timeout: limits.auth_timeout.0,
             message_bytes: limits.message_bytes.as_usize(),
             ping_interval: limits.ping_interval.0,

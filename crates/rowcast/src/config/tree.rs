@@ -238,6 +238,11 @@ tree! {
         connections: u32 = 100_000;
         /// Most sockets that have not said who they are.
         unauthenticated: u32 = 1_000;
+        /// Connections a second that one address may open in the long run; 0: no limit. This machine's own
+        /// address, where a proxy sits, is not counted. Behind a proxy elsewhere, leave this to the proxy.
+        connects_per_second: u32 = 500;
+        /// Connections that one address may open at once.
+        connects_burst: u32 = 10_000;
         /// Time to say who one is.
         auth_timeout: Span = Span::ms(10_000);
         /// Largest message from a client.
