@@ -9,6 +9,7 @@
 mod bad_input;
 mod commands;
 mod demo_page;
+mod disasters;
 mod harness;
 mod mission;
 mod oracle;

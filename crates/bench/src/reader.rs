@@ -74,7 +74,9 @@ async fn round(
     per_transaction: usize,
 ) -> Result<(f64, f64)> {
     let sql = db.client().await?;
-    let service = Service::start(&db.url(), &[]).await?;
+    // It stands still for minutes, and then has heard nothing of its subscriber for as long.
+    let patience = [("ROWCAST__LIMITS__SILENCE", "1 h")];
+    let service = Service::start(&db.url(), &patience).await?;
     let token = sockets::token(SECRET, "user_1")?;
     let mut socket = sockets::subscribe(&service.public, &token, "org_1").await?;
     signal(service.pid(), "STOP")?;

@@ -47,7 +47,7 @@ impl Metrics {
         };
         registry.register_with_unit(
             "commit_to_socket",
-            "Time from commit to the last write to a socket, once for each delivered event",
+            "Time from commit to the last write to a socket, once for each part of a transaction that is written together",
             Unit::Seconds,
             metrics.commit_to_socket.clone(),
         );

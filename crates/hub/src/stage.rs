@@ -158,9 +158,12 @@ impl Stage {
         }
     }
 
-    /// Notes that an event of a transaction that committed at this time is delivered.
+    /// Notes that an event of a transaction that committed at this time is delivered. Its events follow each
+    /// other, and are counted once.
     pub(crate) fn delivered(&mut self, commit: Timestamp) {
-        self.commits.push(commit);
+        if self.commits.last() != Some(&commit) {
+            self.commits.push(commit);
+        }
     }
 
     /// Writes everything to the sockets and ends the batch. `now` is asked once, at the end.

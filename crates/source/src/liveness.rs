@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use rowcast_model::Lsn;
+use rowcast_model::{Lsn, Timestamp};
 
 /// What the server says of the process that sends to us.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,23 +104,23 @@ impl Liveness {
 
 /// Whether the server shuts down and waits for us. It then asks again as soon as it is answered, until
 /// everything it sent is acknowledged; as acknowledgements trail, that would be never. At all other times it
-/// asks when it has heard nothing for half of its `wal_sender_timeout`.
+/// asks when it has heard nothing for half of its `wal_sender_timeout`. The time is that of the server: what
+/// could not be handed on for a while brings questions of a long time at once.
 #[derive(Debug, Default)]
 pub(crate) struct Farewell {
-    asked: Option<(Instant, u32)>,
+    asked: Option<(Timestamp, u32)>,
 }
 
-/// More questions than this within [`FAREWELL_SPAN`] are a farewell.
+/// More questions than this within [`FAREWELL_SPAN`] microseconds are a farewell.
 const FAREWELL_QUESTIONS: u32 = 5;
-const FAREWELL_SPAN: Duration = Duration::from_secs(1);
+const FAREWELL_SPAN: i64 = 1_000_000;
 
 impl Farewell {
-    /// The server asked; returns whether it wants to go.
-    pub(crate) fn asked(&mut self, now: Instant) -> bool {
-        let before = self
-            .asked
-            .filter(|(since, _)| now.duration_since(*since) <= FAREWELL_SPAN);
-        let (since, count) = before.unwrap_or((now, 0));
+    /// The server asked at `at`, by its clock; returns whether it wants to go.
+    pub(crate) fn asked(&mut self, at: Timestamp) -> bool {
+        let recent = |since: Timestamp| at.0.saturating_sub(since.0) <= FAREWELL_SPAN;
+        let before = self.asked.filter(|(since, _)| recent(*since));
+        let (since, count) = before.unwrap_or((at, 0));
         self.asked = Some((since, count + 1));
         count >= FAREWELL_QUESTIONS
     }
@@ -132,11 +132,11 @@ mod tests {
 
     #[test]
     fn a_server_that_asks_and_asks_wants_to_go() {
-        let begin = Instant::now();
+        let at = |n| Timestamp(FAREWELL_SPAN / 4 * n);
         let mut calm = Farewell::default();
-        assert!((0..100).all(|n| !calm.asked(begin + FAREWELL_SPAN / 4 * n)));
+        assert!((0..100).all(|n| !calm.asked(at(n))));
         let mut hurried = Farewell::default();
-        let answers: Vec<bool> = (0..6).map(|_| hurried.asked(begin)).collect();
+        let answers: Vec<bool> = (0..6).map(|_| hurried.asked(at(7))).collect();
         assert_eq!(answers, [false, false, false, false, false, true]);
     }
 

@@ -355,8 +355,10 @@ impl Source {
             return Ok(None);
         };
         connected.heard = true;
-        if matches!(event, WalEvent::KeepAlive { asks: true, .. })
-            && connected.farewell.asked(Instant::now())
+        if let WalEvent::KeepAlive {
+            asked: Some(at), ..
+        } = event
+            && connected.farewell.asked(at)
         {
             // It waits until all is acknowledged, which is not to be: it goes when we do.
             return Err(SourceError::ShuttingDown);

@@ -61,8 +61,8 @@ pub enum WalEvent {
     KeepAlive {
         /// The position.
         lsn: Lsn,
-        /// The server wants to hear at once how far we are.
-        asks: bool,
+        /// When, by its clock, the server asked how far we are, if it wants to hear that at once.
+        asked: Option<Timestamp>,
     },
 }
 
@@ -212,10 +212,10 @@ impl PgWire {
             ReplicationEvent::KeepAlive {
                 wal_end,
                 reply_requested,
-                ..
+                server_time_micros,
             } => WalEvent::KeepAlive {
                 lsn: lsn(wal_end),
-                asks: reply_requested,
+                asked: reply_requested.then(|| time(server_time_micros)),
             },
             _ => return None,
         }))

@@ -1,0 +1,113 @@
+//! What has brought down systems of this kind in production, one test each, as far as no other page has it:
+//! slots in `survival.rs` and `restarts.rs`, bad set-ups in `bad_input.rs`, large transactions with promise 11.
+
+use std::{process::Command, time::Duration};
+
+use rowcast_embedded::Options;
+
+use crate::harness::{
+    client::Client,
+    fixture::{self, TRACK},
+    postgres::{self, Database},
+    server::Server,
+    token, until_or,
+    world::{World, migrate},
+};
+
+/// A slot can only be made when all transactions that run have ended. Until then the service says that it is
+/// not ready; then it is, and nothing is told by halves.
+#[tokio::test]
+async fn an_open_transaction_delays_the_first_start() {
+    let cluster = postgres::own_cluster(&[]);
+    let database = Database::fresh_in(&cluster).await;
+    migrate(&database).await;
+    let sql = database.connect().await;
+    sql.exec(fixture::TABLES).await;
+    sql.exec(TRACK).await;
+    sql.exec("INSERT INTO rowcast.memberships (user_id, organization_id) VALUES ('u1', 'org_1')")
+        .await;
+    let lingering = database.connect().await;
+    lingering
+        .exec("BEGIN; INSERT INTO orders VALUES (1, 'org_1', 1)")
+        .await;
+    let server = Server::launch(&database, &[]).await;
+    sql.until_true(
+        "the slot is being made",
+        "SELECT count(*) = 1 FROM pg_replication_slots WHERE confirmed_flush_lsn IS NULL",
+    )
+    .await;
+    assert!(!server.is_ready().await);
+    lingering.exec("COMMIT").await;
+    server.until_ready().await;
+    let mut client = Client::login(server.public, &token::session("u1"), "org_1").await;
+    sql.exec("INSERT INTO orders VALUES (2, 'org_1', 1)").await;
+    let event = client.event("orders").await;
+    assert_eq!(event.json["new"]["id"], 2, "{}", event.text);
+}
+
+/// The server hangs up on who does not answer. While nothing can be handed on, because a commit is not visible
+/// yet and the queue behind it is full, it is answered all the same, for three times its patience.
+#[tokio::test]
+async fn a_full_queue_does_not_silence_the_stream() {
+    let mut primary = postgres::own_cluster(&[("wal_sender_timeout", "2s")]);
+    let options = Options {
+        major: postgres::major(),
+        ..Options::default()
+    };
+    let _standby = primary.start_standby("sb", options).unwrap();
+    let small = [("ROWCAST__REPLICATION__QUEUE_BYTES", "64KiB")];
+    let world = World::in_cluster(&primary, TRACK, &small).await;
+    let mut client = world.member("u1", "org_1").await;
+    world
+        .exec("ALTER SYSTEM SET synchronous_standby_names = 'sb'")
+        .await;
+    world.exec("SELECT pg_reload_conf()").await;
+    let synchronous = "SELECT count(*) = 1 FROM pg_stat_replication WHERE application_name = 'sb' AND sync_state = 'sync'";
+    world
+        .sql
+        .until_true("the standby is synchronous", synchronous)
+        .await;
+    let feed = "SELECT pid FROM pg_stat_replication WHERE application_name = 'sb'";
+    let feed = world.sql.text(feed).await;
+    let signal = |signal: &str| {
+        let sent = Command::new("kill").args([signal, &feed]).status();
+        assert!(sent.unwrap().success());
+    };
+    let stream = "SELECT active_pid FROM pg_replication_slots WHERE slot_type = 'logical'";
+    let before = world.sql.text(stream).await;
+
+    signal("-STOP");
+    let mut writers = Vec::new();
+    for writer in 0..20 {
+        let database = world.database.clone();
+        writers.push(tokio::spawn(async move {
+            let sql = database.connect().await;
+            sql.exec("SET synchronous_commit = remote_apply").await;
+            let first = writer * 900;
+            sql.exec(&format!(
+                "INSERT INTO orders SELECT i, 'org_1', 1 FROM generate_series({first}, {first} + 899) i"
+            ))
+            .await;
+        }));
+    }
+    let waiting = "SELECT count(*) = 20 FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    let look = world.database.connect().await;
+    look.until_true("all have written and wait", waiting).await;
+    // The time itself is what is tested.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(look.text(stream).await, before, "{}", world.server.log());
+    signal("-CONT");
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    for _ in 0..18_000 {
+        client.event("orders").await;
+    }
+    until_or(
+        "the stream is the same and current",
+        || world.server.log(),
+        async || world.server.is_ready().await,
+    )
+    .await;
+    assert_eq!(look.text(stream).await, before, "{}", world.server.log());
+}
