@@ -259,6 +259,8 @@ fn fuzz_table_events() {
                         assert_eq!(own, format!("\"{org}\"").as_bytes());
                         told[0] += 1;
                     }
+                    // Said by hand: it has no row.
+                    rowcast_model::Body::Message(_) => {}
                     rowcast_model::Body::Invalidate => told[1] = told[1].saturating_add(1),
                 }
             }

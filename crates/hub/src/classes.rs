@@ -20,8 +20,8 @@ pub(crate) type ClassId = u32;
 pub(crate) struct ClassKey {
     /// The channel's name.
     pub channel: Arc<str>,
-    /// The organization whose events it carries; none for a channel over several.
-    pub organization: Option<OrgId>,
+    /// Whose events it carries; none for a channel over several.
+    pub topic: Option<Topic>,
     pub forms: Forms,
     pub columns: Option<Columns>,
     pub mode: Mode,
@@ -54,9 +54,17 @@ pub(crate) struct Classes {
 impl Class {
     /// Whether the mark of a transaction's last event is true on this channel.
     fn marks_last(&self, event: &RoutedEvent) -> bool {
-        self.key.organization.is_some()
-            && self.key.mode == Mode::All
-            && matches!(event.topic, Topic::Org(_))
+        // Of its own topic, and that is the only one of the kind.
+        let own = matches!(
+            (&self.key.topic, &event.topic),
+            (Some(Topic::Org(_)), Topic::Org(_)) | (Some(Topic::Channel(..)), Topic::Channel(..))
+        );
+        own && self.key.mode == Mode::All
+    }
+
+    /// Whether those of this class want to hear of an event.
+    pub(crate) fn wants(&self, event: &RoutedEvent) -> bool {
+        self.key.forms.broadcasts || event.as_message().is_none()
     }
 
     /// Whether an event for everybody goes to all members without looking at each.
@@ -69,9 +77,9 @@ impl Class {
         self.singles += i32::from(after) - i32::from(before);
     }
 
-    /// The organization, for a class of one.
-    pub(crate) fn organization(&self) -> Option<&OrgId> {
-        self.key.organization.as_ref()
+    /// Whose events it carries, if it is one topic's.
+    pub(crate) fn topic(&self) -> Option<&Topic> {
+        self.key.topic.as_ref()
     }
 
     /// Whether this class was told something in this step.
@@ -85,9 +93,10 @@ impl Class {
     }
 
     fn encoding(&self, event: &RoutedEvent) -> EventClass<'_> {
+        let organization = self.key.topic.as_ref().and_then(Topic::organization);
         EventClass {
             channel: &self.key.channel,
-            organization: self.key.organization.as_ref().map_or("", OrgId::as_str),
+            organization: organization.map_or("", OrgId::as_str),
             forms: self.key.forms,
             columns: self.key.columns.as_deref(),
             mark_last: self.marks_last(event),

@@ -1,6 +1,8 @@
 //! Why a request to the hub is refused.
 
-use rowcast_model::{Channel, OrgId};
+use std::sync::Arc;
+
+use rowcast_model::{ArgumentError, Channel, OrgId};
 use rowcast_wire::ErrorCode;
 
 /// A refused request; the socket stays open.
@@ -28,6 +30,33 @@ pub enum HubError {
     /// A `tenant:` channel with a table list that names another table.
     #[error("the channel `{0}` is of one table; name only that one in `tables`")]
     WrongTable(Channel),
+    /// A table list for a channel that no table has changes on.
+    #[error("the channel `{0}` has no tables; leave `tables` away")]
+    NoTables(Channel),
+    /// No rule is about this name.
+    #[error(
+        "no pattern of rowcast.channels fits the channel `{0}`; define it: SELECT rowcast.define_channel('{0}', 'public')"
+    )]
+    NoSuchChannel(Arc<str>),
+    /// A part of the name is not what the rule wants.
+    #[error("channel `{channel}`: {error}")]
+    Argument {
+        /// The name.
+        channel: Arc<str>,
+        /// What is wrong.
+        error: ArgumentError,
+    },
+    /// The name means another channel in each organization, and none was named.
+    #[error("the channel `{0}` belongs to an organization; say which: organizationId")]
+    OrganizationNeeded(Arc<str>),
+    /// The rule does not let this user in.
+    #[error("the rule of `{pattern}` does not let you on the channel `{channel}`")]
+    NotAdmitted {
+        /// The name.
+        channel: Arc<str>,
+        /// The pattern that it fits.
+        pattern: Arc<str>,
+    },
     /// There is nothing to unsubscribe.
     #[error("there is no subscription to `{0}` on this socket")]
     NotSubscribed(Channel),
@@ -47,7 +76,10 @@ impl HubError {
             HubError::Forbidden(_) => ErrorCode::ChannelForbidden,
             HubError::TooManySubscriptions(_) => ErrorCode::TooManySubscriptions,
             HubError::UnknownColumn { .. } => ErrorCode::UnknownColumn,
-            HubError::WrongTable(_) => ErrorCode::InvalidTables,
+            HubError::WrongTable(_) | HubError::NoTables(_) => ErrorCode::InvalidTables,
+            HubError::NoSuchChannel(_) | HubError::Argument { .. } => ErrorCode::UnknownChannel,
+            HubError::OrganizationNeeded(_) => ErrorCode::OrganizationNeeded,
+            HubError::NotAdmitted { .. } => ErrorCode::ChannelForbidden,
             HubError::NotSubscribed(_) => ErrorCode::NotSubscribed,
             HubError::UserChanged => ErrorCode::UserChanged,
             HubError::Closed => ErrorCode::Internal,

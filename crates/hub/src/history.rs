@@ -1,8 +1,8 @@
 //! The past that is kept for those who come back. Pure: time is handed in.
 //!
-//! Owns the latest events of each organization, and those for all of them, in log order; how far back each
-//! past reaches (its floor); and what is forgotten when: too old first, then whatever is over the limit of
-//! its organization, then the oldest of all. Promises: [`History::after`] has every event that came behind
+//! Owns the latest events of each topic (organization, channel, user), and those for all organizations, in log
+//! order; how far back each past reaches (its floor); and what is forgotten when: too old first, then whatever
+//! is over the limit of its topic, then the oldest of all. Promises: [`History::after`] has every event that came behind
 //! a cursor that is not before the floor, whatever was forgotten; and memory is bounded in bytes, counted
 //! with everything that an event keeps alive.
 
@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use rowcast_model::{Body, Cursor, Lsn, OrgId, RoutedEvent, Topic};
+use rowcast_model::{Body, Cursor, Lsn, Message, RoutedEvent, Topic};
 use slab::Slab;
 
 use crate::state::Map;
@@ -27,21 +27,21 @@ const ALLOCATION: usize = 24;
 pub(crate) struct Limits {
     /// Bytes in all.
     pub bytes: usize,
-    /// Bytes of one organization.
-    pub organization_bytes: usize,
+    /// Bytes of one organization, channel or user.
+    pub topic_bytes: usize,
     /// How long.
     pub retention: Duration,
-    /// Organizations of which nothing is left but how far their past reached, by number.
+    /// Topics of which nothing is left but how far their past reached, by number.
     pub remembered: usize,
 }
 
-/// The past of all organizations.
+/// The past of all topics.
 pub(crate) struct History {
     limits: Limits,
-    /// How far back the past of organizations reaches that are not in `pasts`.
+    /// How far back the past of topics reaches that are not in `pasts`.
     floor: Cursor,
     pasts: Slab<Past>,
-    by_organization: Map<OrgId, usize>,
+    by_topic: Map<Topic, usize>,
     /// The number of the first event of each past that has one: the oldest of all comes first.
     fronts: BTreeMap<u64, usize>,
     /// Pasts without events.
@@ -54,10 +54,9 @@ pub(crate) struct History {
 /// Where events for all organizations are.
 const ALL: usize = 0;
 
-/// Events of one organization.
+/// Events of one topic.
 struct Past {
-    /// `None` for those for all.
-    organization: Option<OrgId>,
+    topic: Topic,
     events: VecDeque<Kept>,
     bytes: usize,
     /// Of what came up to here, something may be missing.
@@ -71,10 +70,10 @@ struct Kept {
     event: Arc<RoutedEvent>,
 }
 
-/// Whose past: of some organizations, with what was for all of them or without.
+/// Whose past: of some topics, with what was for all organizations or without.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Of<'a> {
-    pub organizations: &'a [OrgId],
+    pub topics: &'a [Topic],
     pub all: bool,
 }
 
@@ -85,7 +84,7 @@ impl History {
             limits,
             floor,
             pasts: Slab::new(),
-            by_organization: Map::default(),
+            by_topic: Map::default(),
             fronts: BTreeMap::new(),
             empty: 0,
             next: 0,
@@ -101,12 +100,12 @@ impl History {
         self.evicted += self.kept();
         self.floor = floor;
         self.pasts = Slab::new();
-        self.by_organization = Map::default();
+        self.by_topic = Map::default();
         self.fronts = BTreeMap::new();
         self.bytes = 0;
         self.empty = 1;
         self.pasts.insert(Past {
-            organization: None,
+            topic: Topic::AllOrgs,
             events: VecDeque::new(),
             bytes: 0,
             floor,
@@ -134,9 +133,9 @@ impl History {
     pub(crate) fn push(&mut self, mut event: RoutedEvent, now: Duration) {
         let slot = match &event.topic {
             Topic::AllOrgs => ALL,
-            Topic::Org(organization) => match self.by_organization.get(organization) {
+            topic => match self.by_topic.get(topic) {
                 Some(slot) => *slot,
-                None => self.remember(organization.clone()),
+                None => self.remember(topic.clone()),
             },
         };
         let Some(past) = self.pasts.get_mut(slot) else {
@@ -170,7 +169,7 @@ impl History {
         {
             self.forget_first(*oldest);
         }
-        self.forget_organizations();
+        self.forget_topics();
     }
 
     /// Forgets what is too old at `now`.
@@ -183,23 +182,23 @@ impl History {
             }
             self.forget_first(slot);
         }
-        self.forget_organizations();
+        self.forget_topics();
     }
 
     fn is_over(&self, slot: usize) -> bool {
         let past = self.pasts.get(slot);
-        past.is_some_and(|past| past.bytes > self.limits.organization_bytes)
+        past.is_some_and(|past| past.bytes > self.limits.topic_bytes)
     }
 
-    fn remember(&mut self, organization: OrgId) -> usize {
+    fn remember(&mut self, topic: Topic) -> usize {
         self.empty += 1;
         let slot = self.pasts.insert(Past {
-            organization: Some(organization.clone()),
+            topic: topic.clone(),
             events: VecDeque::new(),
             bytes: 0,
             floor: self.floor,
         });
-        self.by_organization.insert(organization, slot);
+        self.by_topic.insert(topic, slot);
         slot
     }
 
@@ -229,22 +228,20 @@ impl History {
         }
     }
 
-    /// When too many organizations have nothing left, they become unknown, and with them every cursor
+    /// When too many topics have nothing left, they become unknown, and with them every cursor
     /// from before their last event.
-    fn forget_organizations(&mut self) {
+    fn forget_topics(&mut self) {
         if self.empty <= self.limits.remembered {
             return;
         }
         let mut floor = self.floor;
-        let by_organization = &mut self.by_organization;
+        let by_topic = &mut self.by_topic;
         self.pasts.retain(|slot, past| {
             if !past.events.is_empty() || slot == ALL {
                 return true;
             }
             floor = later(floor, past.floor);
-            if let Some(organization) = &past.organization {
-                by_organization.remove(organization);
-            }
+            by_topic.remove(&past.topic);
             false
         });
         self.floor = floor;
@@ -253,12 +250,12 @@ impl History {
     }
 
     fn slots<'a>(&'a self, of: Of<'a>) -> impl Iterator<Item = Option<(usize, &'a Past)>> {
-        let known = |organization| {
-            let slot = *self.by_organization.get(organization)?;
+        let known = |topic| {
+            let slot = *self.by_topic.get(topic)?;
             Some((slot, self.pasts.get(slot)?))
         };
         let all = of.all.then(|| Some((ALL, self.pasts.get(ALL)?)));
-        of.organizations.iter().map(known).chain(all)
+        of.topics.iter().map(known).chain(all)
     }
 
     /// How far back a past reaches: everything behind this cursor is there.
@@ -339,16 +336,20 @@ impl<'a> Iterator for After<'a> {
 }
 
 /// Makes an event own its bytes, so that it keeps no buffer alive that it shares with others, and counts
-/// them. Names of tables, columns and organizations are shared by all, and not counted.
+/// them. Names of tables, columns and topics are shared by all, and not counted.
 fn compact(event: &mut RoutedEvent) -> usize {
     let text = |text: &Option<Arc<str>>| text.as_ref().map_or(0, |text| text.len() + ALLOCATION);
     let mut bytes = size_of::<Kept>() + size_of::<RoutedEvent>() + ALLOCATION;
     bytes += text(&event.record_id) + text(&event.old_record_id);
-    if let Body::Change { new, old, .. } = &mut event.body {
-        for row in [new, old].into_iter().flatten() {
-            row.compact();
-            bytes += row.cost() + ALLOCATION;
+    match &mut event.body {
+        Body::Change { new, old, .. } => {
+            for row in [new, old].into_iter().flatten() {
+                row.compact();
+                bytes += row.cost() + ALLOCATION;
+            }
         }
+        Body::Message(message) => bytes += message.cost() + size_of::<Message>() + 2 * ALLOCATION,
+        Body::Invalidate => {}
     }
     bytes
 }

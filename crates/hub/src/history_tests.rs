@@ -34,15 +34,15 @@ fn org(name: &str) -> Topic {
 
 const PLENTY: Limits = Limits {
     bytes: usize::MAX,
-    organization_bytes: usize::MAX,
+    topic_bytes: usize::MAX,
     retention: Duration::MAX,
     remembered: usize::MAX,
 };
 
 fn told(history: &History, organizations: &[&str], from: u64) -> Vec<u64> {
-    let organizations: Vec<OrgId> = organizations.iter().map(|org| (*org).into()).collect();
+    let topics: Vec<Topic> = organizations.iter().map(|name| org(name)).collect();
     let of = Of {
-        organizations: &organizations,
+        topics: &topics,
         all: true,
     };
     let after = history.after(of, at(from));
@@ -51,7 +51,7 @@ fn told(history: &History, organizations: &[&str], from: u64) -> Vec<u64> {
 
 fn floor(history: &History, organization: &str) -> u64 {
     let of = Of {
-        organizations: &[organization.into()],
+        topics: &[org(organization)],
         all: true,
     };
     history.floor(of).commit_lsn.0
@@ -112,7 +112,7 @@ fn one_organization_does_not_displace_the_others() {
         probe.bytes()
     };
     let limits = Limits {
-        organization_bytes: 3 * one,
+        topic_bytes: 3 * one,
         ..PLENTY
     };
     let mut history = History::new(limits, at(0));
@@ -169,7 +169,7 @@ proptest! {
         remembered in 0..6_usize,
     ) {
         let retention = Duration::from_secs(30);
-        let limits = Limits { bytes, organization_bytes, retention, remembered };
+        let limits = Limits { bytes, topic_bytes: organization_bytes, retention, remembered };
         let mut history = History::new(limits, at(0));
         let mut all: Vec<(Topic, u64)> = Vec::new();
         let (mut lsn, mut now) = (0, Duration::ZERO);
@@ -204,6 +204,7 @@ proptest! {
                         .filter(|(topic, at)| *at > from && match topic {
                             Topic::AllOrgs => true,
                             Topic::Org(organization) => of.contains(&organization.as_str()),
+                            _ => false,
                         })
                         .map(|(_, at)| *at)
                         .collect();

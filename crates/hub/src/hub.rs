@@ -91,6 +91,15 @@ impl Hub {
                     }
                     state.replace_keys(&now, &mut stage);
                 }
+                HubOp::ChannelsCleared => {
+                    let mut now = Vec::new();
+                    while let Some(HubOp::Channel(change)) =
+                        ops.next_if(|op| matches!(op, HubOp::Channel(_)))
+                    {
+                        now.push(change);
+                    }
+                    state.replace_channels(&now, &mut stage);
+                }
                 _ => state.step(&op, &mut stage),
             }
             if let HubOp::Event(event) = op {
@@ -235,8 +244,8 @@ impl Hub {
         connection.pump();
     }
 
-    /// Ends a subscription and sends the `unsubscribed` reply. With a generation only that subscription,
-    /// not a fresher one to the same channel.
+    /// Ends a subscription and sends the `unsubscribed` reply. A name of the application is looked up in this
+    /// organization. With a generation only that subscription, not a fresher one to the same channel.
     ///
     /// # Errors
     /// [`HubError::NotSubscribed`] when there is none.
@@ -244,11 +253,12 @@ impl Hub {
         &self,
         connection: &Arc<Connection>,
         channel: &Channel,
+        organization: Option<&OrgId>,
         generation: Option<u64>,
         reference: Option<&Ref>,
     ) -> Result<(), HubError> {
         let mut state = self.state.lock();
-        let result = state.unsubscribe(connection, channel, generation, reference);
+        let result = state.unsubscribe(connection, channel, organization, generation, reference);
         self.note_subscriptions(&state);
         drop(state);
         connection.pump();

@@ -122,6 +122,7 @@ pub(crate) fn effect(event: &RoutedEvent) -> Effect {
         return Effect::Keep;
     }
     match &event.body {
+        Body::Message(_) => Effect::Keep,
         Body::Invalidate => Effect::Replace,
         Body::Change {
             new,

@@ -8,6 +8,7 @@
 //!
 //! Locks, in this order and never across an await: the press (one publisher), the state, an outbox.
 
+mod channels;
 mod classes;
 mod connection;
 mod directory;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rowcast_model::{KeyChange, MembershipChange, OrgId, Role};
+use rowcast_model::{Channel, KeyChange, MembershipChange, OrgId, Role};
 use rowcast_wire::{CloseCode, Frame, server};
 use smallvec::SmallVec;
 
@@ -14,6 +14,8 @@ use crate::{
 
 /// Why a subscription ended by itself.
 const REMOVED: &str = "membership_removed";
+/// The same for a channel whose rule wants more than the membership that is left.
+const NOT_ADMITTED: &str = "not_admitted";
 
 impl State {
     pub(crate) fn change_membership(&mut self, change: &MembershipChange, stage: &mut Stage) {
@@ -155,27 +157,42 @@ impl State {
         let Some(conn) = self.conns.get(slot as usize) else {
             return;
         };
-        let grant = self.grant(&conn.about.identity, organization);
+        let identity = conn.about.identity.clone();
+        let grant = self.grant(&identity, organization);
         let ids = conn.about.subs.clone();
         let mut changed = news;
         for id in ids {
-            let Some(sub) = self.subs.get_mut(id as usize) else {
+            let Some(sub) = self.subs.get(id as usize) else {
                 continue;
             };
             if sub.organization() != Some(organization) {
                 continue;
             }
-            match &grant {
+            // The rule of a channel may want more than a membership.
+            let may_stay = match &sub.channel {
+                Channel::Named(name) => self
+                    .admit_named(&identity, name, Some(organization))
+                    .is_ok(),
+                _ => true,
+            };
+            let Some(sub) = self.subs.get_mut(id as usize) else {
+                continue;
+            };
+            match grant.as_ref().filter(|_| may_stay) {
                 Some(grant) => {
                     changed |= sub.grant != *grant;
                     sub.grant = grant.clone();
                 }
                 None => {
-                    changed = true;
+                    changed |= grant.is_none();
                     let channel = sub.channel.to_string();
                     self.remove_sub(id);
+                    let reason = match grant {
+                        None => REMOVED,
+                        Some(_) => NOT_ADMITTED,
+                    };
                     if let Some(conn) = self.conns.get_mut(slot as usize) {
-                        tell(conn, server::unsubscribed(None, &channel, Some(REMOVED)));
+                        tell(conn, server::unsubscribed(None, &channel, Some(reason)));
                     }
                 }
             }

@@ -52,6 +52,11 @@ impl State {
                 self.advance(*floor);
                 self.target = Some(*target);
             }
+            HubOp::Channel(change) => self.change_channel(change, stage),
+            HubOp::ChannelsCleared => self.replace_channels(&[], stage),
+            HubOp::Namespace(change) => self.channels.declare(change),
+            HubOp::NamespacesCleared => self.channels.clear_namespaces(),
+            HubOp::Revoke(revocation) => self.revoke(revocation, stage),
             // Why is for people, in the log of the service; clients get one word they know.
             HubOp::NewEpoch { epoch, .. } => self.new_epoch(*epoch, stage),
         }
@@ -106,15 +111,17 @@ impl State {
 
     fn event(&mut self, event: &RoutedEvent, stage: &mut Stage) {
         self.step += 1;
+        // What somebody sends by hand need not have all columns of the table.
         if let Body::Change { new, old, .. } = &event.body
+            && !event.cursor.is_direct()
             && let Some(row) = new.as_ref().or(old.as_ref())
         {
             self.note_columns(event, row);
         }
         let listeners = match &event.topic {
-            TopicOf::AllOrgs => None,
-            TopicOf::Org(organization) => {
-                let topic = self.topics.get(organization);
+            TopicOf::AllOrgs | TopicOf::User(_) => None,
+            topic => {
+                let topic = self.topics.get(topic);
                 topic.and_then(|topic| topic.listeners.as_deref())
             }
         };
@@ -130,12 +137,13 @@ impl State {
         };
         match (&event.topic, &event.audience.user) {
             (TopicOf::AllOrgs, _) => {
-                let topics = self.topics.values();
+                let topics = self.topics.iter();
                 topics
-                    .filter_map(|topic| topic.listeners.as_deref())
+                    .filter(|(topic, _)| matches!(topic, TopicOf::Org(_)))
+                    .filter_map(|(_, topic)| topic.listeners.as_deref())
                     .for_each(|listeners| cast.offer_listeners(listeners));
             }
-            (TopicOf::Org(_), None) => {
+            (TopicOf::Org(_), None) | (TopicOf::Channel(..), _) => {
                 if let Some(listeners) = listeners {
                     cast.offer_listeners(listeners);
                 }
@@ -148,6 +156,12 @@ impl State {
                 }
                 return;
             }
+            (TopicOf::User(user), _) => {
+                if self.offer_user_channels(user, event, stage) {
+                    stage.delivered(event.commit_time);
+                }
+                return;
+            }
         }
         if cast.delivered {
             stage.delivered(event.commit_time);
@@ -155,16 +169,13 @@ impl State {
     }
 
     /// An event for one user, on his own channel on every connection that did not get it on the channel
-    /// of the organization.
+    /// of the organization, if it is of one.
     fn offer_user_channels(
         &mut self,
         user: &UserId,
         event: &RoutedEvent,
         stage: &mut Stage,
     ) -> bool {
-        let TopicOf::Org(organization) = &event.topic else {
-            return false;
-        };
         let mut delivered = false;
         for slot in self.by_user.get(user).cloned().unwrap_or_default() {
             let Some(conn) = self.conns.get(slot as usize) else {
@@ -180,14 +191,21 @@ impl State {
                 continue;
             };
             // What he is in the organization of this event.
-            let Some(grant) = self.grant(&conn.about.identity, organization) else {
+            let grant = match event.topic.organization() {
+                Some(organization) => self.grant(&conn.about.identity, organization),
+                None => Some(Grant {
+                    user: Some(user.clone()),
+                    ..Grant::default()
+                }),
+            };
+            let Some(grant) = grant else {
                 continue;
             };
             // Got just now, or to be told when the past is.
             let got = |id: &SubId| {
                 let sub = self.subs.get(*id as usize);
                 sub.is_some_and(|sub| match &sub.channel {
-                    Channel::Org(of) if of == organization => {
+                    Channel::Org(of) if Some(of) == event.topic.organization() => {
                         sub.seen == self.step
                             || sub.replay.is_some() && sub.class_for(event, &grant).is_some()
                     }
@@ -233,7 +251,7 @@ impl State {
             if !std::mem::take(&mut class.open) {
                 continue;
             }
-            let topic = class.organization().and_then(|of| self.topics.get(of));
+            let topic = class.topic().and_then(|of| self.topics.get(of));
             let listeners = topic.and_then(|topic| topic.listeners.as_deref());
             let members = listeners.and_then(|listeners| listeners.members(id));
             let uniform = class.is_uniform();
@@ -255,7 +273,7 @@ impl State {
             sub.open = false;
             sub.note_single(true, &mut self.classes);
             if let Some(class) = self.classes.get(sub.news_class())
-                && (sub.parts.is_some() || !class.told(self.step) || class.organization().is_none())
+                && (sub.parts.is_some() || !class.told(self.step) || class.topic().is_none())
             {
                 tell(class, sub.conn, &mut self.conns);
             }
@@ -292,6 +310,9 @@ impl Cast<'_> {
         let Some(class) = self.classes.get(id) else {
             return;
         };
+        if !class.wants(event) {
+            return;
+        }
         let uniform = class.is_uniform() && may_see(&event.audience, &Grant::default());
         if !uniform {
             for member in members {
@@ -359,7 +380,7 @@ impl Cast<'_> {
         let Some(sub) = self.subs.get_mut(id as usize) else {
             return;
         };
-        if sub.seen == self.step || !may_see(&event.audience, &sub.grant) {
+        if sub.seen == self.step || !may_see(&event.audience, &sub.grant) || !sub.hears(event) {
             return;
         }
         let single = sub.is_single();

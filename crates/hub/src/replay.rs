@@ -7,7 +7,7 @@
 
 use std::{cmp::Ordering, sync::Arc};
 
-use rowcast_model::{Channel, Cursor, OrgId, RoutedEvent, Topic, UserId};
+use rowcast_model::{Channel, Cursor, RoutedEvent, Topic, UserId};
 use rowcast_wire::{Mode, server};
 use smallvec::SmallVec;
 
@@ -17,7 +17,7 @@ use crate::{
     latest::{self, RecordKey},
     outbox::Budget,
     state::{Replay, State, Sub},
-    subscribe::past_of,
+    subscribe::{hears_all, past_of},
     topics::SubId,
 };
 
@@ -131,10 +131,10 @@ impl State {
         let Some(sub) = self.subs.get(id as usize) else {
             return Outcome::More;
         };
-        let organizations = past_of(&self.directory, identity, &sub.channel);
+        let topics = past_of(&self.directory, identity, &sub.channel, sub.topic.as_ref());
         let of = Of {
-            organizations: &organizations,
-            all: !matches!(sub.channel, Channel::User(_)),
+            topics: &topics,
+            all: hears_all(&sub.channel),
         };
         let reaches = self.history.floor(of).compare(&replay.from);
         if !matches!(reaches, Some(Ordering::Less | Ordering::Equal)) {
@@ -166,8 +166,12 @@ impl State {
                 }
             }
             replay.from = event.cursor;
-            let grant = rights.grant(event, |organization| {
-                self.directory.grant(identity, organization)
+            let grant = rights.grant(event, |topic| match topic.organization() {
+                Some(organization) => self.directory.grant(identity, organization),
+                None => Some(Grant {
+                    user: Some(identity.user.clone()),
+                    ..Grant::default()
+                }),
             });
             let class = grant.and_then(|grant| {
                 let class = sub.class_for(event, grant)?;
@@ -271,7 +275,7 @@ struct Rights<'a> {
     of_sub: &'a Grant,
     /// Whose channel it is, if it is one person's: his rights are those in the organization of each event.
     user: Option<UserId>,
-    last: Option<(OrgId, Option<Grant>)>,
+    last: Option<(Topic, Option<Grant>)>,
 }
 
 impl<'a> Rights<'a> {
@@ -288,19 +292,21 @@ impl<'a> Rights<'a> {
     fn grant(
         &mut self,
         event: &RoutedEvent,
-        look_up: impl FnOnce(&OrgId) -> Option<Grant>,
+        look_up: impl FnOnce(&Topic) -> Option<Grant>,
     ) -> Option<&Grant> {
         let Some(user) = &self.user else {
             return Some(self.of_sub);
         };
-        let Topic::Org(organization) = &event.topic else {
-            return None;
+        let for_him = match &event.topic {
+            Topic::Org(_) => event.audience.user.as_ref() == Some(user),
+            Topic::User(whom) => whom == user,
+            Topic::AllOrgs | Topic::Channel(..) => false,
         };
-        if event.audience.user.as_ref() != Some(user) {
+        if !for_him {
             return None;
         }
-        if !matches!(&self.last, Some((of, _)) if of == organization) {
-            self.last = Some((organization.clone(), look_up(organization)));
+        if !matches!(&self.last, Some((of, _)) if *of == event.topic) {
+            self.last = Some((event.topic.clone(), look_up(&event.topic)));
         }
         self.last.as_ref().and_then(|(_, grant)| grant.as_ref())
     }

@@ -1,10 +1,15 @@
 //! Everything the hub knows, behind one lock: connections, subscriptions, topics, members, position.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::{
+    cmp::Ordering,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use hashbrown::HashMap;
 use rowcast_model::{
-    Channel, ColumnMeta, Cursor, Epoch, JsonRow, Lsn, OrgId, RoutedEvent, TableName, UserId,
+    Channel, ColumnMeta, Cursor, Epoch, JsonRow, Lsn, OrgId, RoutedEvent, TableName,
+    Topic as TopicOf, UserId,
 };
 use rowcast_wire::{Filter, Mode, should_deliver};
 use slab::Slab;
@@ -12,6 +17,7 @@ use smallvec::SmallVec;
 
 use crate::{
     Grant, HubLimits, Identity, StreamState,
+    channels::Channels,
     classes::{ClassId, Classes},
     connection::Connection,
     directory::Directory,
@@ -19,7 +25,7 @@ use crate::{
     may_see,
     metrics::Metrics,
     stage::Mark,
-    topics::{Candidate, SubId, Topic},
+    topics::{Candidate, Listeners, SubId, Topic},
 };
 
 pub(crate) type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -59,10 +65,14 @@ pub(crate) struct Sub {
     /// Told from every other subscription that ever was.
     pub generation: u64,
     pub channel: Channel,
+    /// Whose events it gets; `None` for a `user:` channel, which several topics have events for.
+    pub topic: Option<TopicOf>,
+    /// Wants what is not of a row, too.
+    pub messages: bool,
     pub parts: Option<Box<[Part]>>,
 }
 
-/// One entry of a table list.
+/// One entry of a table list; the table without a name stands for what is not of a row.
 pub(crate) struct Part {
     pub class: ClassId,
     pub schema: Option<Arc<str>>,
@@ -93,7 +103,7 @@ impl Part {
 impl Sub {
     /// The class by which a subscription gets an event, if it may and wants to.
     pub(crate) fn class_for(&self, event: &RoutedEvent, grant: &Grant) -> Option<ClassId> {
-        if !may_see(&event.audience, grant) {
+        if !may_see(&event.audience, grant) || !self.hears(event) {
             return None;
         }
         match &self.parts {
@@ -102,6 +112,28 @@ impl Sub {
                 .iter()
                 .find(|part| part.table == event.table.name && part.fits(event))
                 .map(|part| part.class),
+        }
+    }
+
+    /// Whether it is one for this kind of event. What is sent to an organization is not sent to its
+    /// `tenant:` channels.
+    pub(crate) fn hears(&self, event: &RoutedEvent) -> bool {
+        event.as_message().is_none()
+            || self.messages
+                && !matches!(
+                    (&self.channel, &event.topic),
+                    (Channel::Tenant(..), TopicOf::Org(_))
+                )
+    }
+
+    /// Where a part is listed.
+    pub(crate) fn topic_of(&self, part: &Part) -> Option<TopicOf> {
+        match &self.channel {
+            Channel::Tenant(organization, _) if part.table.is_empty() => Some(TopicOf::Channel(
+                Some(organization.clone()),
+                self.channel.to_string().into(),
+            )),
+            _ => self.topic.clone(),
         }
     }
 
@@ -128,10 +160,7 @@ impl Sub {
     }
 
     pub(crate) fn organization(&self) -> Option<&OrgId> {
-        match &self.channel {
-            Channel::Org(organization) | Channel::Tenant(organization, _) => Some(organization),
-            Channel::User(_) => None,
-        }
+        self.topic.as_ref().and_then(TopicOf::organization)
     }
 }
 
@@ -155,7 +184,9 @@ pub(crate) struct State {
     pub conns: Slab<Conn>,
     pub subs: Slab<Sub>,
     pub classes: Classes,
-    pub topics: Map<OrgId, Topic>,
+    pub topics: Map<TopicOf, Topic>,
+    /// What names of channels mean.
+    pub channels: Channels,
     pub directory: Directory,
     pub by_user: Map<UserId, SmallVec<[u32; 2]>>,
     pub by_key: Map<Arc<str>, SmallVec<[u32; 2]>>,
@@ -164,6 +195,8 @@ pub(crate) struct State {
     /// Counts events and commits; what is encoded belongs to a step.
     pub step: u64,
     pub next_connection: u64,
+    /// Tells direct events of this process from those of the one before it.
+    pub process: u16,
     next_generation: u64,
     /// Whether the log is being read.
     pub stream: StreamState,
@@ -188,6 +221,13 @@ const NOWHERE: Cursor = Cursor {
     index: 0,
 };
 
+/// A number that the processes of an hour do not share: they start in different seconds.
+fn process() -> u16 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let seconds = since.map_or(0, |since| since.as_secs());
+    u16::try_from(seconds % 2047).unwrap_or(0)
+}
+
 impl State {
     pub(crate) fn new(limits: HubLimits, metrics: Metrics) -> State {
         State {
@@ -196,12 +236,14 @@ impl State {
             subs: Slab::new(),
             classes: Classes::default(),
             topics: Map::default(),
+            channels: Channels::default(),
             directory: Directory::default(),
             by_user: Map::default(),
             by_key: Map::default(),
             open: Open::default(),
             step: 0,
             next_connection: 0,
+            process: process(),
             next_generation: 0,
             stream: StreamState::Live,
             target: None,
@@ -209,7 +251,7 @@ impl State {
             history: History::new(
                 history::Limits {
                     bytes: limits.history_bytes,
-                    organization_bytes: limits.history_organization_bytes,
+                    topic_bytes: limits.history_organization_bytes,
                     retention: limits.history_retention,
                     remembered: limits.remembered_organizations,
                 },
@@ -253,10 +295,23 @@ impl State {
             .filter(|conn| conn.connection.id == connection.id)
     }
 
-    pub(crate) fn find_sub(&self, conn: &Conn, channel: &Channel) -> Option<SubId> {
+    /// The subscription of a connection to a channel; of a name that means another channel in each
+    /// organization, that of this organization.
+    pub(crate) fn find_sub(
+        &self,
+        conn: &Conn,
+        channel: &Channel,
+        organization: Option<&OrgId>,
+    ) -> Option<SubId> {
         conn.about.subs.iter().copied().find(|id| {
             let sub = self.subs.get(*id as usize);
-            sub.is_some_and(|sub| sub.channel == *channel)
+            sub.is_some_and(|sub| {
+                let elsewhere = matches!(channel, Channel::Named(_))
+                    && sub
+                        .organization()
+                        .is_some_and(|of| Some(of) != organization);
+                sub.channel == *channel && !elsewhere
+            })
         })
     }
 
@@ -269,31 +324,27 @@ impl State {
                 conn.connection.forget_latest(sub.generation);
             }
         }
-        if let Some(organization) = sub.organization()
-            && let Some(topic) = self.topics.get_mut(organization)
-        {
-            if let Some(listeners) = &mut topic.listeners {
-                match &sub.parts {
-                    None => {
+        match &sub.parts {
+            None => {
+                if let Some(topic) = &sub.topic {
+                    self.unlist(topic, |listeners| {
                         listeners.remove_from_everything(sub.class, id);
-                        if let (true, Some(class)) = (sub.is_single(), self.classes.get(sub.class))
-                        {
-                            class.note_single(true, false);
-                        }
-                    }
-                    Some(parts) => {
-                        for (part, at) in parts.iter().zip(0..) {
-                            let who = Candidate { sub: id, part: at };
-                            listeners.remove_from_table(&part.table, part.filter.as_ref(), who);
-                        }
-                    }
+                    });
                 }
-                if listeners.is_empty() {
-                    topic.listeners = None;
+                if let (true, Some(class)) = (sub.is_single(), self.classes.get(sub.class)) {
+                    class.note_single(true, false);
                 }
             }
-            if topic.listeners.is_none() {
-                self.topics.remove(organization);
+            Some(parts) => {
+                for (part, at) in parts.iter().zip(0..) {
+                    let Some(topic) = sub.topic_of(part) else {
+                        continue;
+                    };
+                    let who = Candidate { sub: id, part: at };
+                    self.unlist(&topic, |listeners| {
+                        listeners.remove_from_table(&part.table, part.filter.as_ref(), who);
+                    });
+                }
             }
         }
         match &sub.parts {
@@ -301,6 +352,20 @@ impl State {
             Some(parts) => parts.iter().for_each(|part| self.classes.leave(part.class)),
         }
         Some(sub)
+    }
+
+    /// Takes something out of the index of a topic, and the index away when nothing is left in it.
+    fn unlist(&mut self, topic: &TopicOf, remove: impl FnOnce(&mut Listeners)) {
+        let Some(there) = self.topics.get_mut(topic) else {
+            return;
+        };
+        if let Some(listeners) = &mut there.listeners {
+            remove(listeners);
+            if !listeners.is_empty() {
+                return;
+            }
+        }
+        self.topics.remove(topic);
     }
 
     /// Remembers the columns of a table as its last event had them.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use rowcast_model::{Channel, Cursor, Lsn, OrgId};
+use rowcast_model::{Channel, Cursor, Lsn, OrgId, TableName, Topic};
 use rowcast_wire::{Ref, TableSelection, server};
 use smallvec::SmallVec;
 
@@ -14,7 +14,7 @@ use crate::{
     history::Of,
     resume::{Known, Resume, judge},
     state::{Part, Replay, State, Sub},
-    topics::{Candidate, Member, SubId},
+    topics::{Candidate, Listeners, Member, SubId},
 };
 
 impl State {
@@ -29,12 +29,14 @@ impl State {
         let identity = conn.about.identity.clone();
         let conn = self.conn(connection).ok_or(HubError::Closed)?;
         let count = conn.about.subs.len();
-        let grant = self.admit(&identity, &wanted.channel)?;
+        let (topic, grant) =
+            self.admit(&identity, &wanted.channel, wanted.organization.as_ref())?;
         let tables = self.tables_of(&wanted)?;
+        let organization = topic.as_ref().and_then(Topic::organization);
         let before = self
             .conns
             .get(connection.slot as usize)
-            .and_then(|conn| self.find_sub(conn, &wanted.channel));
+            .and_then(|conn| self.find_sub(conn, &wanted.channel, organization));
         match before {
             Some(before) => drop(self.remove_sub(before)),
             None if count >= most => return Err(HubError::TooManySubscriptions(count)),
@@ -42,7 +44,9 @@ impl State {
         }
 
         let position = self.position();
-        let resume = judge(wanted.cursor, &self.known(&identity, &wanted.channel));
+        let known = self.known(&identity, &wanted.channel, topic.as_ref());
+        let given = wanted.cursor.map(|given| given.for_process(self.process));
+        let resume = judge(given, &known);
         let (skip_until, resync) = match resume {
             Resume::Continue { skip_until } => (skip_until, None),
             Resume::Replay { .. } => (None, None),
@@ -70,7 +74,7 @@ impl State {
             self.metrics.replays.inc();
         }
         // Whoever came back has what was before his cursor.
-        let since = match (wanted.cursor, resync) {
+        let since = match (given, resync) {
             (Some(given), None) => Cursor {
                 commit_lsn: Lsn::ZERO,
                 index: 0,
@@ -83,7 +87,8 @@ impl State {
             skip_until,
             replay,
         };
-        let generation = self.insert(connection, channel, wanted, tables, grant, begins);
+        let admitted = (topic, grant);
+        let generation = self.insert(connection, channel, wanted, tables, admitted, begins);
         Ok(Subscribed {
             cursor,
             generation,
@@ -96,6 +101,7 @@ impl State {
         &mut self,
         connection: &Connection,
         channel: &Channel,
+        organization: Option<&OrgId>,
         generation: Option<u64>,
         reference: Option<&Ref>,
     ) -> Result<(), HubError> {
@@ -104,7 +110,9 @@ impl State {
         let conn = conn
             .filter(|conn| conn.connection.id == connection.id)
             .ok_or(HubError::Closed)?;
-        let id = self.find_sub(conn, channel).ok_or_else(missing)?;
+        let id = self
+            .find_sub(conn, channel, organization)
+            .ok_or_else(missing)?;
         let there = self.subs.get(id as usize).map(|sub| sub.generation);
         if generation.is_some() && generation != there {
             return Err(missing());
@@ -114,24 +122,43 @@ impl State {
         Ok(())
     }
 
-    /// Whether somebody may listen to a channel, and as what.
-    fn admit(&self, identity: &Identity, channel: &Channel) -> Result<Grant, HubError> {
+    /// Whether somebody may listen to a channel, to what, and as what. A name of the application is looked up
+    /// in this organization.
+    fn admit(
+        &self,
+        identity: &Identity,
+        channel: &Channel,
+        organization: Option<&OrgId>,
+    ) -> Result<(Option<Topic>, Grant), HubError> {
         match channel {
-            Channel::Org(organization) | Channel::Tenant(organization, _) => self
-                .grant(identity, organization)
-                .ok_or_else(|| HubError::NotMember(organization.clone())),
-            Channel::User(user) if *user == identity.user => Ok(Grant {
-                // Roles are asked for event by event, in the organization of each.
-                user: matches!(identity.auth, Auth::Session { .. }).then(|| user.clone()),
-                roles: Arc::new([]),
-            }),
+            Channel::Org(organization) | Channel::Tenant(organization, _) => {
+                let grant = self.grant(identity, organization);
+                let topic = Topic::Org(organization.clone());
+                let grant = grant.ok_or_else(|| HubError::NotMember(organization.clone()))?;
+                Ok((Some(topic), grant))
+            }
+            Channel::User(user) if *user == identity.user => Ok((
+                None,
+                Grant {
+                    // Roles are asked for event by event, in the organization of each.
+                    user: matches!(identity.auth, Auth::Session { .. }).then(|| user.clone()),
+                    roles: Arc::new([]),
+                },
+            )),
             Channel::User(_) => Err(HubError::Forbidden(channel.clone())),
+            Channel::Named(name) => {
+                let (topic, grant) = self.admit_named(identity, name, organization)?;
+                Ok((Some(topic), grant))
+            }
         }
     }
 
     /// The table list, checked; that of a `tenant:` channel is its table.
     fn tables_of(&self, wanted: &Subscription) -> Result<Option<Vec<TableSelection>>, HubError> {
         let mut tables = wanted.tables.clone();
+        if matches!(wanted.channel, Channel::Named(_)) && tables.is_some() {
+            return Err(HubError::NoTables(wanted.channel.clone()));
+        }
         if let Channel::Tenant(_, table) = &wanted.channel {
             let of_channel = TableSelection {
                 schema: None,
@@ -172,11 +199,11 @@ impl State {
     }
 
     /// What is known of the past of a channel.
-    fn known(&self, identity: &Identity, channel: &Channel) -> Known {
-        let organizations = past_of(&self.directory, identity, channel);
+    fn known(&self, identity: &Identity, channel: &Channel, topic: Option<&Topic>) -> Known {
+        let topics = past_of(&self.directory, identity, channel, topic);
         let of = Of {
-            organizations: &organizations,
-            all: !matches!(channel, Channel::User(_)),
+            topics: &topics,
+            all: hears_all(channel),
         };
         Known {
             position: self.position(),
@@ -192,19 +219,13 @@ impl State {
         channel: Arc<str>,
         wanted: Subscription,
         tables: Option<Vec<TableSelection>>,
-        grant: Grant,
+        (topic, grant): (Option<Topic>, Grant),
         begins: Begins,
     ) -> u64 {
-        let organization = match &wanted.channel {
-            Channel::Org(organization) | Channel::Tenant(organization, _) => {
-                Some(organization.clone())
-            }
-            Channel::User(_) => None,
-        };
         let mut join = |columns| {
             self.classes.join(ClassKey {
                 channel: channel.clone(),
-                organization: organization.clone(),
+                topic: topic.clone(),
                 forms: wanted.forms,
                 columns,
                 mode: wanted.mode,
@@ -213,8 +234,16 @@ impl State {
         let (class, parts) = match tables {
             None => (join(None), None),
             Some(tables) => {
+                // Behind the tables, what is of none.
+                let messages = TableSelection {
+                    schema: None,
+                    table: TableName::none().name.clone(),
+                    columns: None,
+                    filter: None,
+                };
                 let parts: Box<[Part]> = tables
                     .into_iter()
+                    .chain(wanted.forms.broadcasts.then_some(messages))
                     .map(|selection| Part {
                         class: join(selection.columns),
                         schema: selection.schema,
@@ -238,6 +267,8 @@ impl State {
             replay: begins.replay,
             generation,
             channel: wanted.channel,
+            topic,
+            messages: wanted.forms.broadcasts,
             parts,
         });
         let id = u32::try_from(id).unwrap_or(u32::MAX);
@@ -259,21 +290,29 @@ impl State {
         let Some(sub) = self.subs.get(id as usize) else {
             return;
         };
-        let Some(organization) = sub.organization() else {
-            return;
+        let topics = &mut self.topics;
+        let mut listeners_of = |topic: Topic, add: &mut dyn FnMut(&mut Listeners)| {
+            let topic = topics.entry(topic).or_default();
+            add(topic.listeners.get_or_insert_with(Box::default));
         };
-        let topic = self.topics.entry(organization.clone()).or_default();
-        let listeners = topic.listeners.get_or_insert_with(Box::default);
-        match &sub.parts {
-            None => {
-                let conn = sub.conn;
-                listeners.add_to_everything(sub.class, Member { sub: id, conn });
+        match (&sub.topic, &sub.parts) {
+            (None, _) => {}
+            (Some(topic), None) => {
+                let (class, conn) = (sub.class, sub.conn);
+                listeners_of(topic.clone(), &mut |listeners| {
+                    listeners.add_to_everything(class, Member { sub: id, conn });
+                });
                 sub.note_single(false, &mut self.classes);
             }
-            Some(parts) => {
+            (Some(_), Some(parts)) => {
                 for (part, at) in parts.iter().zip(0..) {
+                    let Some(topic) = sub.topic_of(part) else {
+                        continue;
+                    };
                     let who = Candidate { sub: id, part: at };
-                    listeners.add_to_table(&part.table, part.filter.as_ref(), who);
+                    listeners_of(topic, &mut |listeners| {
+                        listeners.add_to_table(&part.table, part.filter.as_ref(), who);
+                    });
                 }
             }
         }
@@ -287,16 +326,30 @@ struct Begins {
     replay: Option<Box<Replay>>,
 }
 
-/// The organizations whose past a channel has for somebody.
+/// Whether a channel gets what is said to all organizations.
+pub(crate) fn hears_all(channel: &Channel) -> bool {
+    matches!(channel, Channel::Org(_) | Channel::Tenant(..))
+}
+
+/// The topics whose past a channel has for somebody; `topic` is the one it is listed under.
 pub(crate) fn past_of(
     directory: &Directory,
     identity: &Identity,
     channel: &Channel,
-) -> SmallVec<[OrgId; 1]> {
+    topic: Option<&Topic>,
+) -> SmallVec<[Topic; 2]> {
+    let mut topics: SmallVec<[Topic; 2]> = topic.cloned().into_iter().collect();
     match channel {
-        Channel::Org(organization) | Channel::Tenant(organization, _) => {
-            SmallVec::from_elem(organization.clone(), 1)
+        Channel::Org(_) | Channel::Named(_) => {}
+        Channel::Tenant(organization, _) => topics.push(Topic::Channel(
+            Some(organization.clone()),
+            channel.to_string().into(),
+        )),
+        Channel::User(user) => {
+            topics.push(Topic::User(user.clone()));
+            let organizations = directory.organizations_of(identity);
+            topics.extend(organizations.into_iter().map(Topic::Org));
         }
-        Channel::User(_) => directory.organizations_of(identity).into(),
     }
+    topics
 }

@@ -1,4 +1,4 @@
-//! Who listens to an organization. Owns the indexes that find the subscriptions of an event: those of
+//! Who listens to a topic: an organization or a channel. Owns the indexes that find the subscriptions of an event: those of
 //! everything, by table, and by the value of one column.
 //!
 //! The index yields candidates; whether an event is delivered is decided with each of them again.
@@ -30,14 +30,14 @@ pub(crate) struct Member {
     pub conn: u32,
 }
 
-/// One organization.
+/// One topic.
 #[derive(Default)]
 pub(crate) struct Topic {
-    /// Its subscriptions; none for an organization without.
+    /// Its subscriptions; none for a topic without.
     pub listeners: Option<Box<Listeners>>,
 }
 
-/// Subscriptions of one organization.
+/// Subscriptions of one topic.
 #[derive(Default)]
 pub(crate) struct Listeners {
     /// Of all tables, by class.

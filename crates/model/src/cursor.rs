@@ -49,6 +49,57 @@ impl Cursor {
     }
 }
 
+/// Records of the log begin at multiples of this, so there are places between them.
+const ALIGNMENT: u64 = 8;
+/// The index of a direct event has this bit, and 11 bits below it that say of which process.
+const DIRECT: u32 = 1 << 31;
+/// Direct events of one process between two positions of the log.
+const DIRECT_EVENTS: u32 = 1 << 20;
+
+/// Positions of events that no log holds: sent by the service itself, behind everything it has published.
+///
+/// Such a position lies between two records of the log, so those of the log keep their order and their text.
+impl Cursor {
+    /// Whether this is the position of such an event.
+    pub fn is_direct(&self) -> bool {
+        let between = self.commit_lsn.0 % ALIGNMENT != 0;
+        between && self.index & DIRECT != 0 && self.index != u32::MAX
+    }
+
+    /// The first position for the next such event of the process with this number, behind `self`. `None` when
+    /// `self` is in the middle of a transaction, or when there is no more room before the log moves on.
+    pub fn next_direct(&self, process: u16) -> Option<Cursor> {
+        if self.is_direct() {
+            let more = (self.index + 1) % DIRECT_EVENTS != 0;
+            return more.then_some(Cursor {
+                index: self.index + 1,
+                ..*self
+            });
+        }
+        let room = (self.commit_lsn.0 + 1) % ALIGNMENT != 0;
+        (self.index == u32::MAX && room).then(|| Cursor {
+            epoch: self.epoch,
+            commit_lsn: Lsn(self.commit_lsn.0 + 1),
+            index: DIRECT | u32::from(process % 2047) << 20,
+        })
+    }
+
+    /// The position in the log that a client with this cursor has seen. What another process sent directly is
+    /// not known here, and not to be compared with what this one sends.
+    pub fn for_process(&self, process: u16) -> Cursor {
+        let own = (self.index & !DIRECT) >> 20 == u32::from(process % 2047);
+        match self.is_direct() && !own {
+            true => Cursor::after_commit(self.epoch, Lsn(self.commit_lsn.0 - 1)),
+            false => *self,
+        }
+    }
+
+    /// The last position before the record at `lsn`, with room behind it for direct events.
+    pub fn before(epoch: Epoch, lsn: Lsn) -> Cursor {
+        Cursor::after_commit(epoch, Lsn(lsn.0.saturating_sub(2)))
+    }
+}
+
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{:x}-", self.epoch, self.commit_lsn.0)?;
@@ -127,6 +178,42 @@ mod tests {
         fn never_panics(text in ".*") {
             let _ = text.parse::<Cursor>();
         }
+    }
+
+    #[test]
+    fn direct_events_lie_between_the_records_of_the_log() {
+        let committed = Cursor::after_commit(Epoch(1), Lsn(800));
+        let idle = Cursor::before(Epoch(1), Lsn(800));
+        let less = |a: &Cursor, b: &Cursor| assert_eq!(a.compare(b), Some(Ordering::Less));
+        for (before, next_record) in [(committed, 808), (idle, 800)] {
+            let mut last = before;
+            for _ in 0..3 {
+                let next = last.next_direct(7).unwrap();
+                less(&last, &next);
+                assert!(next.is_direct());
+                assert_eq!(next.for_process(7), next);
+                assert_eq!(next.for_process(8), before);
+                last = next;
+            }
+            let first_of_next = Cursor {
+                epoch: Epoch(1),
+                commit_lsn: Lsn(next_record),
+                index: 0,
+            };
+            less(&last, &first_of_next);
+        }
+        assert_eq!(committed.for_process(3), committed);
+        let inside = Cursor {
+            index: 3,
+            ..committed
+        };
+        assert_eq!(inside.next_direct(0), None);
+        let full = Cursor {
+            commit_lsn: Lsn(801),
+            index: DIRECT | (DIRECT_EVENTS - 1),
+            ..committed
+        };
+        assert_eq!(full.next_direct(0), None);
     }
 
     #[test]

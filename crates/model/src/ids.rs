@@ -64,8 +64,10 @@ pub enum Channel {
     Org(OrgId),
     /// `user:<user>`: what is meant for one user alone.
     User(UserId),
-    /// `tenant:<organization>:<table>`: one table of one organization.
+    /// `tenant:<organization>:<table>`: one table of one organization, and what is sent to that name.
     Tenant(OrgId, Arc<str>),
+    /// Any other name: what it means, and who may, says a rule of `rowcast.channels`.
+    Named(Arc<str>),
 }
 
 /// Longest channel name in bytes.
@@ -77,8 +79,10 @@ pub enum ChannelError {
     /// Longer than 255 bytes.
     #[error("the channel name is longer than 255 bytes")]
     TooLong,
-    /// Not of a known kind, or an empty part.
-    #[error("`{0}` is not a channel; use org:<id>, user:<id> or tenant:<id>:<table>")]
+    /// An empty part, or a control character.
+    #[error(
+        "`{0}` is not a channel; use org:<id>, user:<id>, tenant:<id>:<table> or the name of a channel of your application, such as room:<id>"
+    )]
     Unknown(String),
 }
 
@@ -90,8 +94,11 @@ impl FromStr for Channel {
             return Err(ChannelError::TooLong);
         }
         let unknown = || ChannelError::Unknown(text.chars().take(60).collect());
-        let (kind, rest) = text.split_once(':').ok_or_else(unknown)?;
-        if rest.is_empty() || rest.chars().any(char::is_control) {
+        if text.is_empty() || text.chars().any(char::is_control) {
+            return Err(unknown());
+        }
+        let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
+        if rest.is_empty() && matches!(kind, "org" | "user" | "tenant") {
             return Err(unknown());
         }
         match kind {
@@ -104,7 +111,8 @@ impl FromStr for Channel {
                 }
                 _ => Err(unknown()),
             },
-            _ => Err(unknown()),
+            _ if text.split(':').any(str::is_empty) => Err(unknown()),
+            _ => Ok(Channel::Named(text.into())),
         }
     }
 }
@@ -115,6 +123,7 @@ impl fmt::Display for Channel {
             Channel::Org(org) => write!(f, "org:{org}"),
             Channel::User(user) => write!(f, "user:{user}"),
             Channel::Tenant(org, table) => write!(f, "tenant:{org}:{table}"),
+            Channel::Named(name) => f.write_str(name),
         }
     }
 }
@@ -140,14 +149,20 @@ mod tests {
             "tenant:acme:orders".parse(),
             Ok(Channel::Tenant("acme".into(), "orders".into()))
         );
+        for name in ["announcements", "room:42", "a:b:c:d", "organization"] {
+            assert_eq!(name.parse(), Ok(Channel::Named(name.into())));
+        }
         for bad in [
             "",
             "org",
             "org:",
             "tenant:a",
             "tenant:a:",
-            "room:1",
+            "room:",
+            ":room",
+            "a::b",
             "org:a\nb",
+            "a\nb",
         ] {
             assert!(bad.parse::<Channel>().is_err(), "{bad}");
         }

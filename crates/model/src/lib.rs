@@ -1,24 +1,36 @@
 //! The words everybody in Rowcast uses.
 //!
 //! Owns: positions ([`Lsn`], [`Epoch`], [`Cursor`]), identities ([`OrgId`], [`UserId`], [`Role`],
-//! [`Channel`]), what the source says ([`SourceEvent`]) and what crosses from routing to the hub
+//! [`Channel`], its [`Pattern`]s and [`ChannelRule`]s), what is said without a row ([`Message`]), what the source says ([`SourceEvent`]) and what crosses from routing to the hub
 //! ([`Batch`] of [`HubOp`]). The last of these is a versioned message: it may one day travel between
 //! machines, so it holds no pointer into the reader.
 //!
 //! Promises: no IO, no clock, no async; every parser here is total and never panics.
 
+mod channel_rule;
 mod cursor;
 mod ids;
 mod json_row;
 mod lsn;
+mod message;
+mod pattern;
 mod relation;
 mod routed;
 mod source;
 
+pub use channel_rule::{
+    ArgumentError, Arguments, ChannelChange, ChannelRule, NamespaceChange, PARAMETER_BYTES,
+    ParameterKind, Revocation, Scope, Who,
+};
 pub use cursor::{Cursor, CursorError, Epoch};
 pub use ids::{Channel, ChannelError, OrgId, Role, UserId};
 pub use json_row::{ColumnMeta, JsonRow, JsonRowBuilder};
 pub use lsn::{Lsn, LsnError};
+pub use message::{
+    MAX_EVENT_BYTES, MAX_ID_BYTES, MAX_PAYLOAD_BYTES, MAX_TARGET_ROLES, Message, Says, Sender,
+    is_name,
+};
+pub use pattern::{MAX_PARTS, MAX_PATTERN_BYTES, Overlap, Pattern, PatternError};
 pub use relation::{Column, Kind, Relation, RelationId, ReplicaIdentity};
 pub use routed::{
     Audience, Batch, Body, HubOp, KeyChange, MembershipChange, Operation, ROUTED_VERSION,

@@ -3,14 +3,17 @@
 //! The hub never sees Postgres; it sees events with an audience, changes of who may see what, and
 //! positions, all in log order.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Cursor, Epoch, JsonRow, Lsn, OrgId, Role, Timestamp, UserId};
+use crate::{
+    ChannelChange, Cursor, Epoch, JsonRow, Lsn, Message, NamespaceChange, OrgId, Revocation, Role,
+    Timestamp, UserId,
+};
 
 /// Version of the messages in this module; raised with every incompatible change.
-pub const ROUTED_VERSION: u16 = 1;
+pub const ROUTED_VERSION: u16 = 2;
 
 /// What happened to a row or a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -47,6 +50,19 @@ pub struct TableName {
     pub name: Arc<str>,
 }
 
+impl TableName {
+    /// What stands where an event is of no table: a name that no table can have.
+    pub fn none() -> &'static Arc<TableName> {
+        static NONE: LazyLock<Arc<TableName>> = LazyLock::new(|| {
+            Arc::new(TableName {
+                schema: "".into(),
+                name: "".into(),
+            })
+        });
+        &NONE
+    }
+}
+
 /// Whose subscribers are asked at all.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Topic {
@@ -54,6 +70,21 @@ pub enum Topic {
     Org(OrgId),
     /// Every organization: only for events that say nothing of any row, such as TRUNCATE.
     AllOrgs,
+    /// A channel with a name of its own: of one organization, or of none (global). A name of a `tenant:`
+    /// channel means those who are on that channel, not the table.
+    Channel(Option<OrgId>, Arc<str>),
+    /// One user, whatever he is a member of.
+    User(UserId),
+}
+
+impl Topic {
+    /// The organization whose members are asked, if it is one.
+    pub fn organization(&self) -> Option<&OrgId> {
+        match self {
+            Topic::Org(organization) | Topic::Channel(Some(organization), _) => Some(organization),
+            Topic::AllOrgs | Topic::Channel(None, _) | Topic::User(_) => None,
+        }
+    }
 }
 
 /// Who of the topic may see the event. An empty role list means every member.
@@ -81,6 +112,8 @@ pub enum Body {
     },
     /// Only that something changed: one record, or (without `record_id`) the table as a whole.
     Invalidate,
+    /// Not of a row at all. Such an event has the table [`TableName::none`].
+    Message(Arc<Message>),
 }
 
 /// One event on its way to its subscribers.
@@ -107,6 +140,38 @@ pub struct RoutedEvent {
     pub body: Body,
     /// The last event of its transaction on this topic.
     pub last: bool,
+}
+
+impl RoutedEvent {
+    /// An event that is of no row.
+    pub fn message(
+        cursor: Cursor,
+        commit_time: Timestamp,
+        topic: Topic,
+        audience: Audience,
+        message: Arc<Message>,
+    ) -> RoutedEvent {
+        RoutedEvent {
+            cursor,
+            commit_time,
+            topic,
+            audience,
+            table: TableName::none().clone(),
+            op: Operation::Insert,
+            record_id: None,
+            old_record_id: None,
+            body: Body::Message(message),
+            last: false,
+        }
+    }
+
+    /// What it says, if it is of no row.
+    pub fn as_message(&self) -> Option<&Arc<Message>> {
+        match &self.body {
+            Body::Message(message) => Some(message),
+            Body::Change { .. } | Body::Invalidate => None,
+        }
+    }
 }
 
 /// A change of a membership, in log order. `key` identifies the row of the membership table.
@@ -149,6 +214,16 @@ pub enum HubOp {
     ApiKey(KeyChange),
     /// All API keys are void.
     ApiKeysCleared,
+    /// The rule of a channel changed.
+    Channel(ChannelChange),
+    /// All rules of channels are void; those that follow at once hold instead.
+    ChannelsCleared,
+    /// The declared events of a namespace changed.
+    Namespace(NamespaceChange),
+    /// No namespace is declared; those that follow at once are.
+    NamespacesCleared,
+    /// Those who are on a channel are taken off it.
+    Revoke(Revocation),
     /// Everything up to here was handed on, and nothing was in it.
     Position(Cursor),
     /// The reader begins, or begins again, to read the log.

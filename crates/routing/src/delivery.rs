@@ -23,7 +23,7 @@ pub(crate) struct Head {
 }
 
 impl Head {
-    fn cursor(&self, index: u32) -> Cursor {
+    pub(crate) fn cursor(&self, index: u32) -> Cursor {
         Cursor {
             epoch: self.epoch,
             commit_lsn: self.tx.commit_lsn,

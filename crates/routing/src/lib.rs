@@ -25,6 +25,7 @@ mod record_id;
 mod router;
 mod rows;
 mod rule;
+mod saying;
 mod statement;
 mod stats;
 mod table_event;

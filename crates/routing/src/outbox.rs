@@ -64,6 +64,9 @@ pub(crate) fn op_bytes(op: &HubOp) -> usize {
         HubOp::Event(event) => event_bytes(event),
         HubOp::Membership(change) => change.key.len() + 128,
         HubOp::ApiKey(change) => change.id.len() + 256,
+        HubOp::Channel(change) => change.pattern.len() + 512,
+        HubOp::Namespace(change) => change.namespace.len() + 256,
+        HubOp::Revoke(revocation) => revocation.channel.len() + 256,
         _ => 0,
     };
     size_of::<HubOp>() + more
@@ -76,6 +79,7 @@ fn event_bytes(event: &RoutedEvent) -> usize {
             .flatten()
             .map(rowcast_model::JsonRow::cost)
             .sum(),
+        Body::Message(message) => message.cost() + 64,
         Body::Invalidate => 0,
     };
     rows + event.record_id.as_ref().map_or(0, |id| id.len() + 16)
@@ -217,7 +221,9 @@ impl Outbox {
         kept.sort_by_key(|event| event.cursor.index);
         let later = kept.split_off(kept.len().div_ceil(2));
         for event in kept {
-            if self.open.len() * TOPIC_BYTES < keep_bytes {
+            // An invalidation of its table closes a topic; what is of no table leaves that to the commit.
+            let of_a_table = event.as_message().is_none();
+            if of_a_table && self.open.len() * TOPIC_BYTES < keep_bytes {
                 let open = Open {
                     table: event.table.clone(),
                     op: event.op,
@@ -316,6 +322,8 @@ fn topic_text(topic: &Topic) -> &str {
     match topic {
         Topic::Org(org) => org.as_str(),
         Topic::AllOrgs => "",
+        Topic::Channel(_, name) => name,
+        Topic::User(user) => user.as_str(),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
     outbox::{Outbox, batch, news},
     plan::Row,
     plans::{Own, Plans},
+    saying::Saying,
     statement::Context,
     transaction::Transaction,
 };
@@ -263,12 +264,10 @@ impl Router {
         }
         self.idle = lsn;
         // The next transaction may commit at this very position: the one before it is the last known.
-        let before = Lsn(lsn.0.saturating_sub(1));
-        let news = self
-            .epoch
-            .filter(|_| self.done.is_none_or(|done| before > done));
-        let ops = match news {
-            Some(epoch) => vec![HubOp::Position(Cursor::after_commit(epoch, before))],
+        let before = |epoch| Cursor::before(epoch, lsn);
+        let is_news = |cursor: &Cursor| self.done.is_none_or(|done| cursor.commit_lsn > done);
+        let ops = match self.epoch.map(before).filter(is_news) {
+            Some(cursor) => vec![HubOp::Position(cursor)],
             None => Vec::new(),
         };
         self.acknowledge(ops, lsn);
@@ -343,13 +342,14 @@ impl Router {
             }
             WalItem::Message { prefix, content } => {
                 self.between_statements();
-                let message = match &*prefix {
-                    PREFIX => LogMessage::parse(&content),
-                    _ => {
-                        self.tx.take_positions(1);
-                        return;
-                    }
-                };
+                if *prefix != *PREFIX || Saying::is_one(&content) {
+                    let index = self.tx.take_positions(1);
+                    return match *prefix == *PREFIX {
+                        true => self.say(index, &content),
+                        false => {}
+                    };
+                }
+                let message = LogMessage::parse(&content);
                 let positions = message.as_ref().map_or(1, LogMessage::positions);
                 let index = self.tx.take_positions(positions);
                 let Some(message) = message else {
@@ -365,6 +365,17 @@ impl Router {
                     None => context.stats.unmapped += 1,
                 }
             }
+        }
+    }
+
+    /// What an application says by `rowcast.broadcast` and the like.
+    fn say(&mut self, index: u32, content: &[u8]) {
+        match Saying::parse(content) {
+            Some(saying) => {
+                let op = saying.into_op(self.tx.head, index);
+                self.tell(index, vec![op]);
+            }
+            None => self.stats.malformed += 1,
         }
     }
 

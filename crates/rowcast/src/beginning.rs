@@ -97,10 +97,9 @@ pub async fn memberships(sql: &ConnInfo) -> Result<Beginning, SourceError> {
 /// Says where the log begins, and where that becomes the present. The position before a place in the log is
 /// the last one that is known to be over.
 pub fn log_begins(epoch: Epoch, floor: Lsn, written: Lsn) -> HubOp {
-    let before = |lsn: Lsn| Cursor::after_commit(epoch, Lsn(lsn.0.saturating_sub(1)));
     HubOp::LogBegins {
-        floor: before(floor),
-        target: before(written.max(floor)),
+        floor: Cursor::before(epoch, floor),
+        target: Cursor::before(epoch, written.max(floor)),
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use rowcast_model::{Channel, Cursor};
+use rowcast_model::{Channel, Cursor, MAX_ID_BYTES, OrgId, is_name};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -48,6 +48,8 @@ pub struct Forms {
     pub changes: bool,
     /// Only that something changed: `invalidate`.
     pub invalidations: bool,
+    /// What is not of a row: `broadcast`, and news about keys.
+    pub broadcasts: bool,
 }
 
 impl Default for Forms {
@@ -55,6 +57,7 @@ impl Default for Forms {
         Forms {
             changes: true,
             invalidations: false,
+            broadcasts: true,
         }
     }
 }
@@ -101,6 +104,8 @@ pub struct Subscribe {
     pub tables: Option<Vec<TableSelection>>,
     /// Everything after this position is wanted.
     pub cursor: Option<Cursor>,
+    /// In which organization a name of the application is meant; absent: that of the socket.
+    pub organization: Option<OrgId>,
 }
 
 impl Subscribe {
@@ -113,6 +118,7 @@ impl Subscribe {
             mode: Mode::All,
             tables: None,
             cursor: None,
+            organization: None,
         }
     }
 }
@@ -149,6 +155,8 @@ pub enum ClientFrame {
         reference: Option<Ref>,
         /// Of what.
         channel: Channel,
+        /// In which organization; as in [`Subscribe::organization`].
+        organization: Option<OrgId>,
     },
     /// A fresh token for the open socket.
     Token {
@@ -232,6 +240,8 @@ struct RawToken {
 struct RawUnsubscribe<'a> {
     #[serde(borrow)]
     channel: Cow<'a, str>,
+    #[serde(rename = "organizationId")]
+    organization: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -245,6 +255,8 @@ struct RawSubscribe<'a> {
     tables: Option<Vec<RawTable<'a>>>,
     #[serde(borrow)]
     cursor: Option<Cow<'a, str>>,
+    #[serde(rename = "organizationId")]
+    organization: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -320,7 +332,12 @@ fn body(
         "unsubscribe" => {
             let raw: RawUnsubscribe<'_> = fields(text)?;
             let channel = channel(&raw.channel)?;
-            Ok(ClientFrame::Unsubscribe { reference, channel })
+            let organization = organization(raw.organization)?;
+            Ok(ClientFrame::Unsubscribe {
+                reference,
+                channel,
+                organization,
+            })
         }
         "ping" => Ok(ClientFrame::Ping { reference }),
         "pong" => Ok(ClientFrame::Pong),
@@ -342,16 +359,23 @@ fn subscribe(
     let channel = channel(&raw.channel)?;
     let mut forms = Forms::default();
     if let Some(events) = raw.events {
-        forms.changes = false;
+        (forms.changes, forms.broadcasts) = (false, false);
         for event in &events {
             match event.as_ref() {
                 "changes" => forms.changes = true,
                 "invalidations" => forms.invalidations = true,
-                _ => return Err(field("`events` may hold `changes` and `invalidations`")),
+                "broadcasts" => forms.broadcasts = true,
+                _ => {
+                    return Err(field(
+                        "`events` may hold `changes`, `invalidations` and `broadcasts`",
+                    ));
+                }
             }
         }
-        if !forms.changes && !forms.invalidations {
-            return Err(field("`events` is empty; leave it away to get changes"));
+        if events.is_empty() {
+            return Err(field(
+                "`events` is empty; leave it away to get changes and broadcasts",
+            ));
         }
     }
     let cursor = cursor(raw.cursor)?;
@@ -366,7 +390,17 @@ fn subscribe(
         mode: raw.mode.unwrap_or_default(),
         tables,
         cursor,
+        organization: organization(raw.organization)?,
     })
+}
+
+fn organization(text: Option<String>) -> Result<Option<OrgId>, FrameError> {
+    match text {
+        Some(text) if !is_name(&text, MAX_ID_BYTES) => Err(field(
+            "`organizationId` must be a text of 1 to 255 bytes, or be left away",
+        )),
+        text => Ok(text.map(OrgId::from)),
+    }
 }
 
 fn cursor(text: Option<Cow<'_, str>>) -> Result<Option<Cursor>, FrameError> {

@@ -70,13 +70,14 @@ table! {
         AlreadyAuthenticated = 208, "already_authenticated", "This socket is authenticated; send `token` to refresh.", false;
         KeyRevoked = 209, "key_revoked", "The API key was revoked; use another one.", false;
         AuthUnavailable = 210, "auth_unavailable", "The token cannot be checked at the moment; try again.", true;
-        UnknownChannel = 300, "unknown_channel", "The channel name is not understood; use org:<id>, user:<id> or tenant:<id>:<table>.", false;
-        ChannelForbidden = 301, "channel_forbidden", "This channel belongs to somebody else.", false;
+        UnknownChannel = 300, "unknown_channel", "The channel name is not understood, or no rule is about it: org:<id>, user:<id>, tenant:<id>:<table>, or a name that fits a pattern of rowcast.channels.", false;
+        ChannelForbidden = 301, "channel_forbidden", "This channel belongs to somebody else, or its rule does not let the user in.", false;
         NotSubscribed = 302, "not_subscribed", "There is no subscription to this channel.", false;
         InvalidFilter = 303, "invalid_filter", "The filter is not understood; the message says where.", false;
         UnknownColumn = 304, "unknown_column", "A filter or column list names a column that the table does not publish.", false;
         InvalidCursor = 305, "invalid_cursor", "The cursor was not handed out by this service; leave it away to start from now.", false;
         InvalidTables = 306, "invalid_tables", "The table list does not fit the channel; the message says why.", false;
+        OrganizationNeeded = 307, "organization_needed", "The channel belongs to an organization and none was named; send organizationId.", false;
         TooManySubscriptions = 400, "too_many_subscriptions", "This socket has as many subscriptions as allowed; unsubscribe some first.", false;
         RateLimited = 401, "rate_limited", "Too many frames in a short time; slow down.", true;
         NotReady = 500, "not_ready", "The service is not streaming yet; try again.", true;

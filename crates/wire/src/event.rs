@@ -5,7 +5,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rowcast_model::{Body, ColumnMeta, Cursor, JsonRow, Operation, RoutedEvent, TableName, Topic};
+use rowcast_model::{
+    Body, ColumnMeta, Cursor, JsonRow, Message, Operation, RoutedEvent, Says, Sender, TableName,
+    Topic,
+};
 
 use crate::{Forms, Frame, frame::FrameWriter, time::write_iso_millis};
 
@@ -16,7 +19,7 @@ pub struct EventClass<'a> {
     pub channel: &'a str,
     /// The organization of the subscribers; names it where the event is for all organizations.
     pub organization: &'a str,
-    /// Rows, invalidations, or both (two frames, the row first).
+    /// Rows, invalidations, or both (two frames, the row first); and what is not of a row, or not.
     pub forms: Forms,
     /// Only these columns.
     pub columns: Option<&'a [Arc<str>]>,
@@ -97,6 +100,10 @@ pub fn encode_event_into(
                 invalidate(out, event, class, memo, last);
             }
         }
+        Body::Message(message) if class.forms.broadcasts => {
+            say(out, event, class, memo, message, last);
+        }
+        Body::Message(_) => {}
         // There is no row to send: whoever asked for changes is told at least that there was one.
         Body::Invalidate => invalidate(out, event, class, memo, last),
     }
@@ -152,6 +159,53 @@ fn change(
     frame.finish();
 }
 
+fn say(
+    out: &mut Vec<u8>,
+    event: &RoutedEvent,
+    class: &EventClass<'_>,
+    memo: &mut EventMemo,
+    message: &Message,
+    last: bool,
+) {
+    let mut frame = FrameWriter::begin(out);
+    let json = frame.payload();
+    json.reserve(message.cost() + 512);
+    match &message.says {
+        Says::Broadcast { event, payload } => {
+            json.extend_from_slice(br#"{"type":"broadcast","event":"#);
+            string(json, event);
+            json.extend_from_slice(br#","payload":"#);
+            json.extend_from_slice(payload);
+        }
+        Says::Stale { key, .. } => {
+            json.extend_from_slice(br#"{"type":"invalidate","key":"#);
+            string(json, key);
+        }
+        Says::Data { key, data } => {
+            json.extend_from_slice(br#"{"type":"data","key":"#);
+            string(json, key);
+            json.extend_from_slice(br#","data":"#);
+            json.extend_from_slice(data);
+        }
+    }
+    let sender = message.sender.as_ref().map(|sender| match sender {
+        Sender::User(user) => (&br#","sender":{"userId":"#[..], user.as_str()),
+        Sender::ApiKey(id) => (&br#","sender":{"apiKeyId":"#[..], &**id),
+    });
+    if let Some((label, id)) = sender {
+        json.extend_from_slice(label);
+        string(json, id);
+        json.push(b'}');
+    }
+    if let Some(organization) = event.topic.organization() {
+        json.extend_from_slice(br#","organizationId":"#);
+        string(json, organization.as_str());
+    }
+    memo.write_place(json, event, class);
+    end(json, last);
+    frame.finish();
+}
+
 fn invalidate(
     out: &mut Vec<u8>,
     event: &RoutedEvent,
@@ -189,7 +243,7 @@ fn invalidate_one(
     json.extend_from_slice(br#","organizationId":"#);
     match &event.topic {
         Topic::Org(organization) => string(json, organization.as_str()),
-        Topic::AllOrgs => string(json, class.organization),
+        _ => string(json, class.organization),
     }
     json.extend_from_slice(br#","schema":"#);
     string(json, &event.table.schema);
@@ -291,6 +345,7 @@ mod tests {
         forms: Forms {
             changes: true,
             invalidations: false,
+            broadcasts: true,
         },
         columns: None,
         mark_last: true,
@@ -404,6 +459,7 @@ mod tests {
             forms: Forms {
                 changes: true,
                 invalidations: true,
+                broadcasts: true,
             },
             ..CLASS
         };

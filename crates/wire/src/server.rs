@@ -1,6 +1,6 @@
 //! Frames of the service that are not events: replies, signs of life, and news about subscriptions.
 
-use rowcast_model::{Cursor, Role, Timestamp};
+use rowcast_model::{Cursor, OrgId, Role, Timestamp};
 use serde::Serialize;
 
 use crate::{ErrorCode, Frame, Ref, text_frame, write_iso_millis};
@@ -110,6 +110,33 @@ pub fn unsubscribed(reference: Option<&Ref>, channel: &str, reason: Option<&str>
         channel: Some(channel),
         reason,
         ..Message::new("unsubscribed")
+    })
+}
+
+/// The end of a subscription to a channel of the application that nobody asked to end. `epoch` is the number
+/// of the access list that counts from here on.
+pub fn taken_off(
+    channel: &str,
+    organization: Option<&OrgId>,
+    reason: &str,
+    epoch: Option<i64>,
+) -> Frame {
+    #[derive(Serialize)]
+    struct TakenOff<'a> {
+        r#type: &'a str,
+        channel: &'a str,
+        reason: &'a str,
+        #[serde(rename = "organizationId", skip_serializing_if = "Option::is_none")]
+        organization: Option<&'a OrgId>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        epoch: Option<i64>,
+    }
+    frame(&TakenOff {
+        r#type: "unsubscribed",
+        channel,
+        reason,
+        organization,
+        epoch,
     })
 }
 

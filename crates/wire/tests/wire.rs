@@ -349,7 +349,7 @@ proptest! {
         let class = EventClass {
             channel: &channel,
             organization: "acme",
-            forms: Forms { changes, invalidations },
+            forms: Forms { changes, invalidations, broadcasts: true },
             columns: None,
             mark_last: true,
         };

@@ -29,6 +29,8 @@ use crate::{
 pub(super) struct Member {
     pub connection: Arc<Connection>,
     pub session: Session,
+    /// The organization that it named.
+    pub home: OrgId,
 }
 
 /// Somebody who may not.
@@ -150,7 +152,7 @@ fn enter(
         expires_in: expires_in(verified.expires_at),
     });
     shared.hub.welcome(&connection, success);
-    let mut channels = vec![Channel::Org(organization)];
+    let mut channels = vec![Channel::Org(organization.clone())];
     if verified.organization.is_none() {
         channels.push(Channel::User(verified.identity.user));
     }
@@ -167,6 +169,7 @@ fn enter(
     Ok(Member {
         connection,
         session,
+        home: organization,
     })
 }
 

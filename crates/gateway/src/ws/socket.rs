@@ -8,6 +8,7 @@ use std::{
 };
 
 use rowcast_hub::{Connection, HubError};
+use rowcast_model::OrgId;
 use rowcast_wire::{ClientFrame, CloseCode, ErrorCode, Frame, Ref, close_frame, parse, server};
 use tokio::net::TcpStream;
 
@@ -48,6 +49,14 @@ enum Turn {
     End(End),
 }
 
+/// Whose socket it is.
+#[derive(Clone, Copy)]
+struct Whose<'a> {
+    connection: &'a Arc<Connection>,
+    /// The organization that it said it is for.
+    home: &'a OrgId,
+}
+
 /// Serves one socket until it ends.
 pub(crate) async fn run(
     shared: Arc<Shared>,
@@ -64,8 +73,13 @@ pub(crate) async fn run(
         Ok(Member {
             connection,
             session,
+            home,
         }) => {
-            match listen(&shared, &socket, &mut reader, &connection, session).await {
+            let whose = Whose {
+                connection: &connection,
+                home: &home,
+            };
+            match listen(&shared, &socket, &mut reader, whose, session).await {
                 End::Close(code) => {
                     shared.metrics.closed(code);
                     connection.close(code);
@@ -112,9 +126,10 @@ async fn listen(
     shared: &Arc<Shared>,
     socket: &TcpStream,
     reader: &mut Reader,
-    connection: &Arc<Connection>,
+    whose: Whose<'_>,
     mut session: Session,
 ) -> End {
+    let connection = whose.connection;
     if shared.stopping.is_cancelled() {
         // Everybody was told to go while this one came in.
         return End::Close(CloseCode::Restarting);
@@ -144,7 +159,7 @@ async fn listen(
             _ => {}
         }
         if more {
-            match read_turn(shared, socket, reader, connection, &mut session).await {
+            match read_turn(shared, socket, reader, whose, &mut session).await {
                 Turn::End(end) => return end,
                 Turn::Drained => more = false,
                 Turn::More => {
@@ -182,9 +197,10 @@ async fn read_turn(
     shared: &Arc<Shared>,
     socket: &TcpStream,
     reader: &mut Reader,
-    connection: &Arc<Connection>,
+    whose: Whose<'_>,
     session: &mut Session,
 ) -> Turn {
+    let connection = whose.connection;
     reader.turn();
     loop {
         let read = reader.read();
@@ -222,9 +238,7 @@ async fn read_turn(
                         false
                     }
                     Admit::Yes => match parse(&text, &shared.wire_limits()) {
-                        Ok(frame) => {
-                            Box::pin(handle(shared, socket, connection, session, frame)).await
-                        }
+                        Ok(frame) => Box::pin(handle(shared, socket, whose, session, frame)).await,
                         Err(error) => {
                             connection.send(refusal(&error));
                             session.refused()
@@ -247,10 +261,11 @@ async fn read_turn(
 async fn handle(
     shared: &Arc<Shared>,
     socket: &TcpStream,
-    connection: &Arc<Connection>,
+    whose: Whose<'_>,
     session: &mut Session,
     frame: ClientFrame,
 ) -> bool {
+    let Whose { connection, home } = whose;
     let answer = |reference: Option<&Ref>, error: &HubError| {
         connection.send(server::error(
             reference,
@@ -264,19 +279,28 @@ async fn handle(
             connection.send(server::error(None, code, code.sentence()));
             return session.refused();
         }
-        ClientFrame::Subscribe(subscribe) => {
+        ClientFrame::Subscribe(mut subscribe) => {
+            subscribe.organization = subscribe.organization.or_else(|| Some(home.clone()));
             let reference = subscribe.reference.clone();
             if let Err(error) = shared.hub.subscribe(connection, *subscribe) {
                 answer(reference.as_ref(), &error);
                 return session.refused();
             }
         }
-        ClientFrame::Unsubscribe { reference, channel } => {
-            if let Err(error) =
-                shared
-                    .hub
-                    .unsubscribe(connection, &channel, None, reference.as_ref())
-            {
+        ClientFrame::Unsubscribe {
+            reference,
+            channel,
+            organization,
+        } => {
+            let organization = organization.as_ref().unwrap_or(home);
+            let ended = shared.hub.unsubscribe(
+                connection,
+                &channel,
+                Some(organization),
+                None,
+                reference.as_ref(),
+            );
+            if let Err(error) = ended {
                 answer(reference.as_ref(), &error);
             }
         }

@@ -229,15 +229,27 @@ fn a_new_subscription_takes_the_place_of_the_old_one() {
         )
         .unwrap();
     let channel = "org:acme".parse().unwrap();
-    let stale = hub.unsubscribe(&anna.connection, &channel, Some(first.generation), None);
+    let stale = hub.unsubscribe(
+        &anna.connection,
+        &channel,
+        None,
+        Some(first.generation),
+        None,
+    );
     assert!(matches!(stale, Err(HubError::NotSubscribed(_))));
     hub.publish(single("acme", 1, 1));
     assert_eq!(anna.told(), ["subscribed org:acme", "subscribed org:acme"]);
-    hub.unsubscribe(&anna.connection, &channel, Some(second.generation), None)
-        .unwrap();
+    hub.unsubscribe(
+        &anna.connection,
+        &channel,
+        None,
+        Some(second.generation),
+        None,
+    )
+    .unwrap();
     assert_eq!(anna.told(), ["unsubscribed org:acme"]);
     assert!(
-        hub.unsubscribe(&anna.connection, &channel, None, None)
+        hub.unsubscribe(&anna.connection, &channel, None, None, None)
             .is_err()
     );
 }

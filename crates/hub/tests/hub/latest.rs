@@ -56,8 +56,14 @@ fn what_is_held_is_bounded_and_forgotten_with_the_subscription() {
     ));
     let early = anna.told().len();
     assert!((50..100).contains(&early), "{early}");
-    hub.unsubscribe(&anna.connection, &"org:acme".parse().unwrap(), None, None)
-        .unwrap();
+    hub.unsubscribe(
+        &anna.connection,
+        &"org:acme".parse().unwrap(),
+        None,
+        None,
+        None,
+    )
+    .unwrap();
     anna.connection.flush_latest();
     assert_eq!(anna.told(), ["unsubscribed org:acme"]);
 }

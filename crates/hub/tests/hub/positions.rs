@@ -60,8 +60,14 @@ fn subscribed_means_positioned() {
                     while published.load(Ordering::Acquire) < until {
                         thread::yield_now();
                     }
-                    hub.unsubscribe(&client.connection, &channel, Some(reply.generation), None)
-                        .unwrap();
+                    hub.unsubscribe(
+                        &client.connection,
+                        &channel,
+                        None,
+                        Some(reply.generation),
+                        None,
+                    )
+                    .unwrap();
                     frames.push((reply.cursor.commit_lsn.0, until));
                 }
                 (client, frames)

@@ -77,6 +77,12 @@ pub fn tell(frame: &Value) -> String {
                 frame["channel"].as_str().unwrap()
             )
         }
+        "broadcast" => format!(
+            "{} {} on {}{last}",
+            frame["event"].as_str().unwrap(),
+            frame["payload"],
+            frame["channel"].as_str().unwrap()
+        ),
         "membership" => format!("membership {} {}", frame["organizationId"], frame["roles"]),
         _ => format!(
             "{kind} {}{last}",

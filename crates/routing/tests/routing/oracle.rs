@@ -18,7 +18,7 @@ fn told(event: &RoutedEvent) -> Expected {
         panic!("{event:?}");
     };
     let value = match &event.body {
-        Body::Invalidate => None,
+        Body::Invalidate | Body::Message(_) => None,
         Body::Change { new, old, .. } => {
             let row = new.as_ref().or(old.as_ref()).unwrap();
             let value = row.get("v").map(|(_, json)| json.to_vec());

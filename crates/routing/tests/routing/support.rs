@@ -269,6 +269,8 @@ pub fn line(event: &RoutedEvent) -> String {
     let topic = match &event.topic {
         Topic::Org(org) => org.to_string(),
         Topic::AllOrgs => "*".into(),
+        Topic::Channel(org, name) => format!("{}/{name}", org.as_ref().map_or("*", OrgId::as_str)),
+        Topic::User(user) => user.to_string(),
     };
     let user = event
         .audience
@@ -282,6 +284,7 @@ pub fn line(event: &RoutedEvent) -> String {
     let row = |row: &Option<JsonRow>| row.as_ref().map_or("null".into(), object);
     let body = match &event.body {
         Body::Invalidate => "invalidate".into(),
+        Body::Message(message) => return format!("{topic}{user} says {:?}", message.says),
         Body::Change {
             new,
             old,

@@ -50,7 +50,7 @@ fn refuses_with_a_code() {
         (r#"{"type":"auth"}"#, E::InvalidField),
         (r#"{"type":"ping","ref":{}}"#, E::InvalidField),
         (
-            r#"{"type":"subscribe","channel":"room:1"}"#,
+            r#"{"type":"subscribe","channel":"room:"}"#,
             E::UnknownChannel,
         ),
         (
