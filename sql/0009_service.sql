@@ -44,6 +44,8 @@ BEGIN
         ' rowcast.slots, rowcast.problems TO %I', role_name);
     EXECUTE format('GRANT EXECUTE ON FUNCTION rowcast.note_slot(text, boolean, text, integer), rowcast.maintain(),'
         ' rowcast.sync_publication(), rowcast.check() TO %I', role_name);
+    EXECUTE format('GRANT SELECT ON rowcast.channels, rowcast.event_namespaces TO %I', role_name);
+    PERFORM rowcast.grant_sender(role_name);
     INSERT INTO rowcast.service_roles (role_name) VALUES (grant_service.role_name) ON CONFLICT DO NOTHING;
     PERFORM rowcast.grant_memberships(role_name);
 END $$;
@@ -55,7 +57,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     EXECUTE format('GRANT USAGE, CREATE ON SCHEMA rowcast TO %I', role_name);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON rowcast.tables, rowcast.memberships, rowcast.membership_source,'
-        ' rowcast.api_keys, rowcast.problems, rowcast.gone TO %I', role_name);
+        ' rowcast.api_keys, rowcast.problems, rowcast.gone, rowcast.channels, rowcast.event_namespaces TO %I', role_name);
     EXECUTE format('GRANT SELECT ON rowcast.slots, rowcast.service_roles TO %I', role_name);
     EXECUTE format('GRANT SELECT, INSERT ON public.realtime_table_events TO %I', role_name);
     EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA rowcast TO %I', role_name);

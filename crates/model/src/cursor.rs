@@ -62,7 +62,7 @@ const DIRECT_EVENTS: u32 = 1 << 20;
 impl Cursor {
     /// Whether this is the position of such an event.
     pub fn is_direct(&self) -> bool {
-        let between = self.commit_lsn.0 % ALIGNMENT != 0;
+        let between = !self.commit_lsn.0.is_multiple_of(ALIGNMENT);
         between && self.index & DIRECT != 0 && self.index != u32::MAX
     }
 
@@ -70,13 +70,13 @@ impl Cursor {
     /// `self` is in the middle of a transaction, or when there is no more room before the log moves on.
     pub fn next_direct(&self, process: u16) -> Option<Cursor> {
         if self.is_direct() {
-            let more = (self.index + 1) % DIRECT_EVENTS != 0;
+            let more = !(self.index + 1).is_multiple_of(DIRECT_EVENTS);
             return more.then_some(Cursor {
                 index: self.index + 1,
                 ..*self
             });
         }
-        let room = (self.commit_lsn.0 + 1) % ALIGNMENT != 0;
+        let room = !(self.commit_lsn.0 + 1).is_multiple_of(ALIGNMENT);
         (self.index == u32::MAX && room).then(|| Cursor {
             epoch: self.epoch,
             commit_lsn: Lsn(self.commit_lsn.0 + 1),

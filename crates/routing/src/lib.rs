@@ -8,6 +8,7 @@
 
 mod array_text;
 mod catalog;
+mod channel;
 mod delivery;
 mod error;
 mod group;
@@ -32,6 +33,7 @@ mod table_event;
 mod transaction;
 
 pub use catalog::Catalog;
+pub use channel::{channel_from_text, namespace_from_text};
 pub use error::RoutingError;
 pub use membership::{MembershipSource, key_from_text};
 pub use record_id::join_key;

@@ -2,10 +2,14 @@
 //! for the catalog and for the hub.
 
 use rowcast_model::{
-    HubOp, MembershipChange, OldTuple, Operation, Relation, RelationId, RowChange, Tuple, Value,
+    ChannelChange, HubOp, MembershipChange, NamespaceChange, OldTuple, Operation, Relation,
+    RelationId, RowChange, Tuple, Value,
 };
 
-use crate::{Catalog, MembershipSource, RoutingError, TableRule, key_from_text, plans::Own};
+use crate::{
+    Catalog, MembershipSource, RoutingError, TableRule, channel_from_text, key_from_text,
+    namespace_from_text, plans::Own,
+};
 
 /// What follows from a change of the configuration.
 #[derive(Debug, Default)]
@@ -56,6 +60,8 @@ pub(crate) fn changed(catalog: &mut Catalog, own: &Own, change: &RowChange) -> E
                 effects.problem = Some(problem);
             }
         }
+        Own::Channels => effects.problem = channel_changed(change, &mut effects.ops).err(),
+        Own::Namespaces => effects.problem = namespace_changed(change, &mut effects.ops).err(),
     }
     effects
 }
@@ -65,6 +71,8 @@ pub(crate) fn truncated(catalog: &mut Catalog, own: &Own) -> Option<HubOp> {
     match own {
         Own::Tables => catalog.clear_tables(),
         Own::ApiKeys => return Some(HubOp::ApiKeysCleared),
+        Own::Channels => return Some(HubOp::ChannelsCleared),
+        Own::Namespaces => return Some(HubOp::NamespacesCleared),
         Own::Events(_) | Own::MembershipSource => {}
     }
     None
@@ -135,6 +143,49 @@ fn key_changed(change: &RowChange, ops: &mut Vec<HubOp>) -> Result<(), RoutingEr
     Ok(())
 }
 
+/// The text of a column of the new row; of one that the UPDATE left alone, as it was.
+fn whole_text<'a>(change: &'a RowChange, new: &'a Tuple, name: &str) -> Option<&'a str> {
+    match (value(&change.relation, new, name), &change.old) {
+        (Some(Value::Unchanged), Some(OldTuple::Full(old))) => text(&change.relation, old, name),
+        _ => text(&change.relation, new, name),
+    }
+}
+
+/// Whatever cannot be read must not live on as it was: first the old rule goes, then the new one comes.
+fn channel_changed(change: &RowChange, ops: &mut Vec<HubOp>) -> Result<(), RoutingError> {
+    let relation = &*change.relation;
+    let now = change
+        .new
+        .as_ref()
+        .map(|tuple| channel_from_text(&|name| whole_text(change, tuple, name)));
+    let before = old(change).or(change.new.as_ref());
+    let before = before.and_then(|tuple| text(relation, tuple, "pattern"));
+    let same = matches!(&now, Some(Ok(now)) if Some(&*now.pattern) == before);
+    if let Some(pattern) = before.filter(|_| !same) {
+        let pattern = pattern.into();
+        ops.push(HubOp::Channel(ChannelChange { pattern, now: None }));
+    }
+    ops.extend(now.transpose()?.map(HubOp::Channel));
+    Ok(())
+}
+
+fn namespace_changed(change: &RowChange, ops: &mut Vec<HubOp>) -> Result<(), RoutingError> {
+    let relation = &*change.relation;
+    let now = change
+        .new
+        .as_ref()
+        .map(|tuple| namespace_from_text(&|name| whole_text(change, tuple, name)));
+    let before = old(change).and_then(|tuple| text(relation, tuple, "namespace"));
+    let same = matches!(&now, Some(Ok(now)) if Some(&*now.namespace) == before);
+    if let Some(namespace) = before.filter(|_| !same) {
+        let namespace = namespace.into();
+        let events = None;
+        ops.push(HubOp::Namespace(NamespaceChange { namespace, events }));
+    }
+    ops.extend(now.transpose()?.map(HubOp::Namespace));
+    Ok(())
+}
+
 /// A changed row of the table that memberships are read from.
 pub(crate) fn membership_changed(source: &MembershipSource, change: &RowChange) -> Vec<HubOp> {
     let relation = &*change.relation;
@@ -144,12 +195,10 @@ pub(crate) fn membership_changed(source: &MembershipSource, change: &RowChange) 
             Some(source.key_of(&|name| text(relation, tuple, name)))
         }
     };
-    let now = change.new.as_ref().map(|new| {
-        source.change_from_text(&|name| match (value(relation, new, name), &change.old) {
-            (Some(Value::Unchanged), Some(OldTuple::Full(old))) => text(relation, old, name),
-            _ => text(relation, new, name),
-        })
-    });
+    let now = change
+        .new
+        .as_ref()
+        .map(|new| source.change_from_text(&|name| whole_text(change, new, name)));
     let mut ops = Vec::new();
     if let Some(key) = before
         && now.as_ref().is_none_or(|now| now.key != key)

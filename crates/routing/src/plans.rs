@@ -18,6 +18,10 @@ pub(crate) enum Own {
     MembershipSource,
     /// `rowcast.api_keys`.
     ApiKeys,
+    /// `rowcast.channels`.
+    Channels,
+    /// `rowcast.event_namespaces`.
+    Namespaces,
 }
 
 /// What one version of a table is to routing.
@@ -39,6 +43,8 @@ impl Plan {
             ("rowcast", "tables") => Some(Own::Tables),
             ("rowcast", "membership_source") => Some(Own::MembershipSource),
             ("rowcast", "api_keys") => Some(Own::ApiKeys),
+            ("rowcast", "channels") => Some(Own::Channels),
+            ("rowcast", "event_namespaces") => Some(Own::Namespaces),
             _ => None,
         };
         let source = catalog.membership_source();

@@ -342,12 +342,13 @@ impl Router {
             }
             WalItem::Message { prefix, content } => {
                 self.between_statements();
-                if *prefix != *PREFIX || Saying::is_one(&content) {
+                let ours = *prefix == *PREFIX;
+                if !ours || Saying::is_one(&content) {
                     let index = self.tx.take_positions(1);
-                    return match *prefix == *PREFIX {
-                        true => self.say(index, &content),
-                        false => {}
-                    };
+                    if ours {
+                        self.say(index, &content);
+                    }
+                    return;
                 }
                 let message = LogMessage::parse(&content);
                 let positions = message.as_ref().map_or(1, LogMessage::positions);

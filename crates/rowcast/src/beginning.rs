@@ -1,7 +1,10 @@
-//! What the log does not tell because it happened before: rules, members and API keys, by SELECT.
+//! What the log does not tell because it happened before: rules, members, API keys and channels, by SELECT.
 
 use rowcast_model::{Batch, Cursor, Epoch, HubOp, Lsn};
-use rowcast_routing::{Catalog, MembershipSource, RoutingError, TableRule, key_from_text};
+use rowcast_routing::{
+    Catalog, MembershipSource, RoutingError, TableRule, channel_from_text, key_from_text,
+    namespace_from_text,
+};
 use rowcast_source::{CatalogRows, ConnInfo, Snapshot, SourceError, TextRow, load_catalog};
 
 /// The state to begin with.
@@ -139,6 +142,20 @@ fn understand(rows: &CatalogRows) -> Beginning {
             .filter_map(|row| said(key_from_text(&|name| text(row, name))))
             .map(HubOp::ApiKey),
     );
+    ops.push(HubOp::ChannelsCleared);
+    ops.extend(
+        rows.channels
+            .iter()
+            .filter_map(|row| said(channel_from_text(&|name| text(row, name))))
+            .map(HubOp::Channel),
+    );
+    ops.push(HubOp::NamespacesCleared);
+    ops.extend(
+        rows.namespaces
+            .iter()
+            .filter_map(|row| said(namespace_from_text(&|name| text(row, name))))
+            .map(HubOp::Namespace),
+    );
     Beginning {
         catalog,
         ops,
@@ -224,6 +241,19 @@ mod tests {
                 row(&[("id", "k"), ("hash", "h"), ("organization_id", "o")]),
                 row(&[]),
             ],
+            channels: vec![
+                row(&[
+                    ("pattern", "room:*"),
+                    ("rule", "public"),
+                    ("scope", "global"),
+                ]),
+                row(&[
+                    ("pattern", "room:x"),
+                    ("rule", "nonsense"),
+                    ("scope", "global"),
+                ]),
+            ],
+            namespaces: Vec::new(),
             snapshot: None,
         };
         let beginning = understand(&rows);
@@ -239,7 +269,9 @@ mod tests {
             .iter()
             .filter(|op| matches!(op, HubOp::Membership(_)))
             .count();
-        assert_eq!((keys, members), (1, 1));
+        let channels = beginning.ops.iter();
+        let channels = channels.filter(|op| matches!(op, HubOp::Channel(_)));
+        assert_eq!((keys, members, channels.count()), (1, 1, 1));
         assert_eq!(beginning.ops.first(), Some(&HubOp::MembershipsCleared));
     }
 }

@@ -20,6 +20,10 @@ pub struct CatalogRows {
     pub memberships: Vec<TextRow>,
     /// `rowcast.api_keys`.
     pub api_keys: Vec<TextRow>,
+    /// `rowcast.channels`.
+    pub channels: Vec<TextRow>,
+    /// `rowcast.event_namespaces`.
+    pub namespaces: Vec<TextRow>,
     /// Whose changes all this holds.
     pub snapshot: Option<Snapshot>,
 }
@@ -57,7 +61,11 @@ pub async fn load(info: &ConnInfo) -> Result<CatalogRows, SourceError> {
         None => Vec::new(),
     };
     let api_keys = read("SELECT * FROM rowcast.api_keys WHERE revoked_at IS NULL".into()).await?;
+    let channels = read("SELECT * FROM rowcast.channels".into()).await?;
+    let namespaces = read("SELECT * FROM rowcast.event_namespaces".into()).await?;
     Ok(CatalogRows {
+        channels,
+        namespaces,
         tables,
         membership_source,
         memberships,
