@@ -1,6 +1,8 @@
 //! MISSION lines, named by their ids; each test cites what it shows.
 
+mod channels;
 mod protocol;
+mod sending;
 mod shapes;
 mod table_events;
 mod tracking;
