@@ -89,6 +89,14 @@ impl Channels {
         events.is_none_or(|events| events.iter().any(|one| **one == *name))
     }
 
+    /// Whether an event may be sent on a channel: one of those that its rule declares, else those of its namespace.
+    pub(crate) fn allows(&self, rule: &ChannelRule, event: &str) -> bool {
+        match rule.events {
+            Some(_) => rule.declares(event),
+            None => self.declares(event),
+        }
+    }
+
     /// The rule of a name, its topic, and the values of its parameters.
     pub(crate) fn resolve<'n>(
         &self,

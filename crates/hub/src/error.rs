@@ -57,6 +57,20 @@ pub enum HubError {
         /// The pattern that it fits.
         pattern: Arc<str>,
     },
+    /// Clients may not send there.
+    #[error("clients may not send on the channel `{0}`; its rule has to say relay => true")]
+    NoRelay(Channel),
+    /// Where events are declared, this one is not.
+    #[error(
+        "the event `{0}` is not declared; see rowcast.declare_events and the events of the channel"
+    )]
+    Undeclared(Arc<str>),
+    /// The log was not read up to the present yet.
+    #[error("the service is not streaming yet; try again")]
+    NotReady,
+    /// A transaction is on its way.
+    #[error("the service is busy with a large transaction; try again")]
+    Busy,
     /// There is nothing to unsubscribe.
     #[error("there is no subscription to `{0}` on this socket")]
     NotSubscribed(Channel),
@@ -80,6 +94,9 @@ impl HubError {
             HubError::NoSuchChannel(_) | HubError::Argument { .. } => ErrorCode::UnknownChannel,
             HubError::OrganizationNeeded(_) => ErrorCode::OrganizationNeeded,
             HubError::NotAdmitted { .. } => ErrorCode::ChannelForbidden,
+            HubError::NoRelay(_) => ErrorCode::SendForbidden,
+            HubError::Undeclared(_) => ErrorCode::UndeclaredEvent,
+            HubError::NotReady | HubError::Busy => ErrorCode::NotReady,
             HubError::NotSubscribed(_) => ErrorCode::NotSubscribed,
             HubError::UserChanged => ErrorCode::UserChanged,
             HubError::Closed => ErrorCode::Internal,

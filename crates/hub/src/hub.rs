@@ -9,6 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::registry::Registry;
 use rowcast_model::{Batch, Channel, Cursor, HubOp, OrgId, Role, Timestamp};
 use rowcast_wire::{Frame, Ref};
+use tokio::sync::Notify;
 
 use crate::{
     ApiKey, Auth, Connection, HubError, HubLimits, Identity, Sink, StreamState, Subscription,
@@ -32,11 +33,13 @@ pub struct Subscribed {
 
 /// All channels, connections and members of one process.
 pub struct Hub {
-    press: Mutex<Stage>,
-    state: Mutex<State>,
-    shared: Arc<Shared>,
+    pub(crate) press: Mutex<Stage>,
+    pub(crate) state: Mutex<State>,
+    pub(crate) shared: Arc<Shared>,
     /// The beginning of the time by which the past is forgotten.
-    began: Instant,
+    pub(crate) began: Instant,
+    /// Rung when a transaction has been published to its end.
+    pub(crate) settled: Notify,
 }
 
 impl Hub {
@@ -47,6 +50,7 @@ impl Hub {
             press: Mutex::default(),
             state: Mutex::new(State::new(limits, metrics.clone())),
             began: Instant::now(),
+            settled: Notify::new(),
             shared: Arc::new(Shared {
                 budget: Budget {
                     limit: limits.total_outbox_bytes,
@@ -80,6 +84,7 @@ impl Hub {
                     {
                         now.push(change);
                     }
+                    state.settle(&mut stage);
                     state.replace_memberships(&now, &mut stage);
                 }
                 HubOp::ApiKeysCleared => {
@@ -89,6 +94,7 @@ impl Hub {
                     {
                         now.push(change);
                     }
+                    state.settle(&mut stage);
                     state.replace_keys(&now, &mut stage);
                 }
                 HubOp::ChannelsCleared => {
@@ -98,6 +104,7 @@ impl Hub {
                     {
                         now.push(change);
                     }
+                    state.settle(&mut stage);
                     state.replace_channels(&now, &mut stage);
                 }
                 _ => state.step(&op, &mut stage),
@@ -109,14 +116,20 @@ impl Hub {
             // The state stays locked while anything is staged: a reply that came in between would line
             // up behind events that come after it.
             if stage.is_full() {
+                state.settle(&mut stage);
                 MutexGuard::unlocked_fair(&mut state, || stage.flush(&self.shared, now));
             }
         }
+        state.settle(&mut stage);
         state.history.expire(at);
         self.note_subscriptions(&state);
         self.note_history(&state);
+        let inside = state.is_inside();
         drop(state);
         stage.flush(&self.shared, now);
+        if !inside {
+            self.settled.notify_waiters();
+        }
         self.shared.metrics.events.inc_by(events);
     }
 
@@ -323,7 +336,7 @@ impl Hub {
         }
     }
 
-    fn note_history(&self, state: &State) {
+    pub(crate) fn note_history(&self, state: &State) {
         let metrics = &self.shared.metrics;
         let bytes = i64::try_from(state.history.bytes()).unwrap_or(i64::MAX);
         metrics.history.set(bytes);
@@ -352,7 +365,7 @@ fn forget<K: Eq + std::hash::Hash>(
     }
 }
 
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let micros = since.map_or(0, |since| since.as_micros());
     Timestamp(i64::try_from(micros).unwrap_or(i64::MAX))

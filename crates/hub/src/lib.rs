@@ -11,6 +11,7 @@
 mod channels;
 mod classes;
 mod connection;
+mod direct;
 mod directory;
 mod error;
 mod history;
@@ -24,6 +25,7 @@ mod outbox;
 mod publish;
 mod replay;
 mod resume;
+mod run;
 mod stage;
 mod state;
 mod stream;
@@ -31,6 +33,7 @@ mod subscribe;
 mod topics;
 
 pub use connection::{Connection, Work};
+pub use direct::{Relay, Sent};
 pub use directory::ApiKey;
 pub use error::HubError;
 pub use hub::{Hub, Subscribed};

@@ -14,6 +14,7 @@ use prometheus_client::{
 pub(crate) struct Metrics {
     pub commit_to_socket: Histogram,
     pub events: Counter,
+    pub direct: Counter,
     pub deliveries: Counter,
     pub bytes: Counter,
     pub queued: Gauge,
@@ -33,6 +34,7 @@ impl Metrics {
             // 0.1 ms to 52 s.
             commit_to_socket: Histogram::new(exponential_buckets(0.0001, 2.0, 20)),
             events: Counter::default(),
+            direct: Counter::default(),
             deliveries: Counter::default(),
             bytes: Counter::default(),
             queued: Gauge::default(),
@@ -52,6 +54,11 @@ impl Metrics {
             metrics.commit_to_socket.clone(),
         );
         registry.register("hub_events", "Events published", metrics.events.clone());
+        registry.register(
+            "hub_direct_events",
+            "Events published that no log holds: by HTTP, and by clients where a channel lets them",
+            metrics.direct.clone(),
+        );
         registry.register(
             "hub_deliveries",
             "Events handed to sockets, counted for each subscriber",

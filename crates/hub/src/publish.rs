@@ -11,16 +11,31 @@ use slab::Slab;
 use crate::{
     Grant,
     classes::{Class, ClassId, Classes},
+    direct::Aside,
     latest::{self, RecordKey},
     may_see,
+    run::Run,
     stage::Stage,
-    state::{Conn, Open, State, Sub},
-    topics::{Listeners, Member, SubId},
+    state::{Conn, Map, Open, State, Sub},
+    topics::{Listeners, Member, SubId, Topic},
 };
 
 impl State {
+    /// Tells what is under way for everybody of a class: before anything else is told to anybody, and before
+    /// anybody comes or goes.
+    pub(crate) fn settle(&mut self, stage: &mut Stage) {
+        self.run
+            .settle(&mut self.classes, &self.topics, &mut self.conns, stage);
+    }
+
     /// Takes one step of the log; bytes go to the stage.
     pub(crate) fn step(&mut self, op: &HubOp, stage: &mut Stage) {
+        if !matches!(
+            op,
+            HubOp::Event(_) | HubOp::Commit { .. } | HubOp::Position(_)
+        ) {
+            self.settle(stage);
+        }
         match op {
             HubOp::Event(event) => {
                 self.expect_epoch(event.cursor.epoch, stage);
@@ -73,6 +88,7 @@ impl State {
     }
 
     fn new_epoch(&mut self, epoch: Epoch, stage: &mut Stage) {
+        self.settle(stage);
         let reason = "epoch_changed";
         let start = Cursor {
             epoch,
@@ -109,7 +125,7 @@ impl State {
         }
     }
 
-    fn event(&mut self, event: &RoutedEvent, stage: &mut Stage) {
+    pub(crate) fn event(&mut self, event: &RoutedEvent, stage: &mut Stage) {
         self.step += 1;
         // What somebody sends by hand need not have all columns of the table.
         if let Body::Change { new, old, .. } = &event.body
@@ -130,6 +146,9 @@ impl State {
             conns: &mut self.conns,
             classes: &mut self.classes,
             open: &mut self.open,
+            run: &mut self.run,
+            topics: &self.topics,
+            aside: self.aside.as_mut(),
             stage,
             event,
             step: self.step,
@@ -223,6 +242,9 @@ impl State {
                 conns: &mut self.conns,
                 classes: &mut self.classes,
                 open: &mut self.open,
+                run: &mut self.run,
+                topics: &self.topics,
+                aside: self.aside.as_mut(),
                 stage,
                 event,
                 step: self.step,
@@ -235,8 +257,12 @@ impl State {
     }
 
     /// Tells those who got a part of the transaction, but not what was marked as its last event.
-    fn commit(&mut self, cursor: &Cursor, stage: &mut Stage) {
+    pub(crate) fn commit(&mut self, cursor: &Cursor, stage: &mut Stage) {
         self.step += 1;
+        if self.open.classes.is_empty() && self.open.subs.is_empty() {
+            return;
+        }
+        self.settle(stage);
         let mut tell = |class: &mut Class, conn: u32, conns: &mut Slab<Conn>| {
             if let Some(conn) = conns.get_mut(conn as usize) {
                 let stretch =
@@ -287,6 +313,9 @@ struct Cast<'a> {
     conns: &'a mut Slab<Conn>,
     classes: &'a mut Classes,
     open: &'a mut Open,
+    run: &'a mut Run,
+    topics: &'a Map<TopicOf, Topic>,
+    aside: Option<&'a mut Aside>,
     stage: &'a mut Stage,
     event: &'a RoutedEvent,
     step: u64,
@@ -327,12 +356,25 @@ impl Cast<'_> {
             self.open.classes.push(id);
         }
         let stretch = class.event(self.step, event, self.stage);
-        for member in members {
-            if let Some(conn) = self.conns.get_mut(member.conn as usize) {
-                self.stage.push(&mut conn.mark, &conn.connection, stretch);
-            }
-        }
         self.delivered |= !members.is_empty();
+        if let Some(aside) = &mut self.aside {
+            // Who gets it is asked for, and somebody may be left out.
+            for member in members.iter().filter(|one| Some(one.conn) != aside.except) {
+                if let Some(conn) = self.conns.get_mut(member.conn as usize) {
+                    self.stage.push(&mut conn.mark, &conn.connection, stretch);
+                    aside.reached.push(member.conn);
+                }
+            }
+        } else if !self.run.extend(id, stretch) {
+            let stretch = stretch.clone();
+            self.settle();
+            self.run.begin(id, stretch);
+        }
+    }
+
+    fn settle(&mut self) {
+        self.run
+            .settle(self.classes, self.topics, self.conns, self.stage);
     }
 
     /// Offers the event to all subscriptions of one user in its organization.
@@ -403,9 +445,17 @@ impl Cast<'_> {
             }
             (Some(_), None) => return,
         };
+        self.run
+            .settle(self.classes, self.topics, self.conns, self.stage);
         let Some(conn) = self.conns.get_mut(sub.conn as usize) else {
             return;
         };
+        if let Some(aside) = &mut self.aside {
+            if aside.except == Some(sub.conn) {
+                return;
+            }
+            aside.reached.push(sub.conn);
+        }
         sub.seen = self.step;
         self.delivered = true;
         if sub.mode == Mode::All {

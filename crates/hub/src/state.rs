@@ -8,8 +8,8 @@ use std::{
 
 use hashbrown::HashMap;
 use rowcast_model::{
-    Channel, ColumnMeta, Cursor, Epoch, JsonRow, Lsn, OrgId, RoutedEvent, TableName,
-    Topic as TopicOf, UserId,
+    Channel, ColumnMeta, Cursor, JsonRow, Lsn, OrgId, RoutedEvent, TableName, Topic as TopicOf,
+    UserId,
 };
 use rowcast_wire::{Filter, Mode, should_deliver};
 use slab::Slab;
@@ -20,10 +20,12 @@ use crate::{
     channels::Channels,
     classes::{ClassId, Classes},
     connection::Connection,
+    direct::Aside,
     directory::Directory,
     history::{self, History},
     may_see,
     metrics::Metrics,
+    run::Run,
     stage::Mark,
     topics::{Candidate, Listeners, SubId, Topic},
 };
@@ -192,6 +194,10 @@ pub(crate) struct State {
     pub by_key: Map<Arc<str>, SmallVec<[u32; 2]>>,
     /// Whom the end of the present transaction is told.
     pub open: Open,
+    /// What everybody of a class is about to be told.
+    pub run: Run,
+    /// While something is said that no log holds.
+    pub aside: Option<Aside>,
     /// Counts events and commits; what is encoded belongs to a step.
     pub step: u64,
     pub next_connection: u64,
@@ -214,13 +220,6 @@ pub(crate) struct State {
     last_table: Option<(Arc<TableName>, Arc<[ColumnMeta]>)>,
 }
 
-/// Before everything.
-const NOWHERE: Cursor = Cursor {
-    epoch: Epoch(0),
-    commit_lsn: Lsn::ZERO,
-    index: 0,
-};
-
 /// A number that the processes of an hour do not share: they start in different seconds.
 fn process() -> u16 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -241,6 +240,8 @@ impl State {
             by_user: Map::default(),
             by_key: Map::default(),
             open: Open::default(),
+            run: Run::default(),
+            aside: None,
             step: 0,
             next_connection: 0,
             process: process(),
@@ -255,7 +256,7 @@ impl State {
                     retention: limits.history_retention,
                     remembered: limits.remembered_organizations,
                 },
-                NOWHERE,
+                Cursor::NOWHERE,
             ),
             metrics,
             tables: Map::default(),
@@ -265,7 +266,7 @@ impl State {
     }
 
     pub(crate) fn position(&self) -> Cursor {
-        self.position.unwrap_or(NOWHERE)
+        self.position.unwrap_or(Cursor::NOWHERE)
     }
 
     pub(crate) fn generation(&mut self) -> u64 {

@@ -5,6 +5,8 @@
 mod channels;
 #[path = "hub/delivery.rs"]
 mod delivery;
+#[path = "hub/direct.rs"]
+mod direct;
 #[path = "hub/filters.rs"]
 mod filters;
 #[path = "hub/latest.rs"]

@@ -33,6 +33,13 @@ pub struct Cursor {
 }
 
 impl Cursor {
+    /// Before everything.
+    pub const NOWHERE: Cursor = Cursor {
+        epoch: Epoch(0),
+        commit_lsn: Lsn::ZERO,
+        index: 0,
+    };
+
     /// The position after the whole transaction that committed at `commit_lsn`.
     pub fn after_commit(epoch: Epoch, commit_lsn: Lsn) -> Cursor {
         Cursor {

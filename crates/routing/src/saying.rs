@@ -149,13 +149,15 @@ impl Saying {
     pub(crate) fn into_op(self, head: Head, index: u32) -> HubOp {
         match self {
             Saying::Revoke(revocation) => HubOp::Revoke(revocation),
-            Saying::Message(topic, audience, message) => HubOp::Event(RoutedEvent::message(
-                head.cursor(index),
-                head.time(),
-                topic,
-                audience,
-                Arc::new(message),
-            )),
+            Saying::Message(topic, audience, message) => {
+                HubOp::Event(Arc::new(RoutedEvent::message(
+                    head.cursor(index),
+                    head.time(),
+                    topic,
+                    audience,
+                    Arc::new(message),
+                )))
+            }
         }
     }
 }

@@ -30,7 +30,7 @@ fn channel(organization: Option<&str>, name: &str) -> Topic {
 fn alone(topic: Topic, lsn: u64, event: &str) -> Vec<HubOp> {
     let mut event = said(topic, at(lsn, 0), event);
     event.last = true;
-    vec![HubOp::Event(event), commit(lsn)]
+    vec![HubOp::Event(event.into()), commit(lsn)]
 }
 
 fn rule(pattern: &str, who: Who, scope: Scope) -> HubOp {
@@ -80,7 +80,7 @@ fn q13_q15_users_and_roles_narrow_it() {
         let mut event = said(org("acme"), at(lsn, 0), "e");
         event.audience = audience;
         event.last = true;
-        HubOp::Event(event)
+        HubOp::Event(event.into())
     };
     let user = Audience {
         user: Some("anna".into()),
@@ -188,12 +188,15 @@ fn x06_a_tenant_channel_has_its_table_and_what_is_sent_to_it() {
     let hub = hub();
     let anna = Client::member(&hub, "anna", &["acme"], &["tenant:acme:tasks"]);
     let mut ops = vec![
-        HubOp::Event(event("acme", at(1, 0), 7)),
-        HubOp::Event(said(
-            channel(Some("acme"), "tenant:acme:tasks"),
-            at(1, 1),
-            "order_created",
-        )),
+        HubOp::Event(event("acme", at(1, 0), 7).into()),
+        HubOp::Event(
+            said(
+                channel(Some("acme"), "tenant:acme:tasks"),
+                at(1, 1),
+                "order_created",
+            )
+            .into(),
+        ),
         commit(1),
     ];
     // To the organization is not to this channel.
@@ -347,7 +350,7 @@ fn g15_g17_keys_tell_their_followers() {
             Audience::default(),
             message,
         );
-        HubOp::Event(event)
+        HubOp::Event(event.into())
     };
     let key: Arc<str> = "tasks.list".into();
     hub.publish(batch(vec![
@@ -402,10 +405,10 @@ fn order_with_rows_last_marks_and_who_does_not_want_broadcasts() {
     let mut last = said(org("acme"), at(1, 3), "end");
     last.last = true;
     hub.publish(batch(vec![
-        HubOp::Event(said(org("acme"), at(1, 0), "begin")),
-        HubOp::Event(event("acme", at(1, 1), 1)),
-        HubOp::Event(event("acme", at(1, 2), 9)),
-        HubOp::Event(last),
+        HubOp::Event(said(org("acme"), at(1, 0), "begin").into()),
+        HubOp::Event(event("acme", at(1, 1), 1).into()),
+        HubOp::Event(event("acme", at(1, 2), 9).into()),
+        HubOp::Event(last.into()),
         commit(1),
     ]));
     let (begin, end) = ("begin 1 on org:acme", "end 1 on org:acme!");
