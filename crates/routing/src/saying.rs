@@ -179,17 +179,16 @@ mod tests {
     #[test]
     fn reads_every_kind() {
         let nobody = Audience::default;
+        let mut targeted = nobody();
+        targeted.required_roles = ["r".into()].into();
+        targeted.user = Some("u".into());
         assert_eq!(
             read(
                 r#"{"v":1,"say":"broadcast","org":"acme","event":"a:b","payload":{"x": 1},"user":"u","roles":["r"]}"#
             ),
             Some(Saying::Message(
                 Topic::Org("acme".into()),
-                Audience {
-                    required_roles: ["r".into()].into(),
-                    user: Some("u".into()),
-                    ..nobody()
-                },
+                targeted,
                 broadcast("a:b", r#"{"x": 1}"#)
             ))
         );
