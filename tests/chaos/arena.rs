@@ -181,11 +181,18 @@ impl Arena {
             .unwrap_or_else(|error| error.to_string());
         let service = self.service.lock().await;
         let ready = service.server.get("/readyz").await;
-        let log = service.server.log();
-        let lines: Vec<&str> = log.lines().collect();
-        let tail = lines[lines.len().saturating_sub(60)..].join("\n");
-        format!("slots {slots}\nready {ready:?}\n{tail}")
+        let log = tail(&service.server.log());
+        let cluster = self.cluster.lock().await;
+        let postgres = std::fs::read(cluster.log_file()).unwrap_or_default();
+        let postgres = tail(&String::from_utf8_lossy(&postgres));
+        format!("slots {slots}\nready {ready:?}\n{log}\nPostgres:\n{postgres}")
     }
+}
+
+/// The last lines of a log.
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
 }
 
 impl Drop for Arena {
