@@ -18,6 +18,7 @@ mod chaos {
     mod app;
     mod arena;
     mod copy;
+    mod failover;
     mod faults;
     mod forge;
     mod plan;
@@ -25,6 +26,7 @@ mod chaos {
     mod report;
     mod run;
     mod session;
+    mod slots;
     mod subscriber;
     mod tally;
     mod writer;

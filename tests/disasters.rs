@@ -1,9 +1,12 @@
 //! What has brought down systems of this kind in production, one test each, as far as no other page has it:
 //! slots in `survival.rs` and `restarts.rs`, bad set-ups in `bad_input.rs`, large transactions with promise 11.
 
-use std::{process::Command, time::Duration};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
-use rowcast_embedded::Options;
+use rowcast_embedded::{Cluster, Options, StopMode};
 
 use crate::harness::{
     client::Client,
@@ -110,4 +113,85 @@ async fn a_full_queue_does_not_silence_the_stream() {
     )
     .await;
     assert_eq!(look.text(stream).await, before, "{}", world.server.log());
+}
+
+/// Stops the server as an administrator does; it must not wait for us.
+fn stops_at_once(cluster: &mut Cluster, server: &Server) {
+    let begin = Instant::now();
+    let stopped = cluster.stop(StopMode::Fast);
+    let took = begin.elapsed();
+    assert!(
+        stopped.is_ok() && took < Duration::from_secs(15),
+        "{stopped:?} after {took:?}\n{}",
+        server.log()
+    );
+}
+
+/// A server that shuts down waits until its log was read. It is not held by a service that cannot read on, because
+/// what it has read cannot be seen by anybody yet and the queue is full.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_queue_does_not_hold_the_server() {
+    let mut cluster = postgres::own_cluster(&[]);
+    let small = [("ROWCAST__REPLICATION__QUEUE_BYTES", "64KiB")];
+    let world = World::in_cluster(&cluster, TRACK, &small).await;
+    let mut client = world.member("u1", "org_1").await;
+    world
+        .exec("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+        .await;
+    world.exec("SELECT pg_reload_conf()").await;
+    let mut writers = Vec::new();
+    for writer in 0..20 {
+        let database = world.database.clone();
+        writers.push(tokio::spawn(async move {
+            let first = writer * 900;
+            let insert = format!(
+                "INSERT INTO orders SELECT i, 'org_1', 1 FROM generate_series({first}, {first} + 899) i"
+            );
+            // Ends with the server, after it has committed.
+            let _ = database.connect().await.batch_execute(&insert).await;
+        }));
+    }
+    let waiting = "SELECT count(*) = 20 FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    let look = world.database.connect().await;
+    look.until_true("all have written and wait", waiting).await;
+    stops_at_once(&mut cluster, &world.server);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    cluster.start_again().unwrap();
+    let sql = world.database.connect().await;
+    sql.exec("ALTER SYSTEM RESET synchronous_standby_names")
+        .await;
+    sql.exec("SELECT pg_reload_conf()").await;
+    sql.exec("INSERT INTO orders VALUES (-1, 'org_1', 1)").await;
+    for _ in 0..18_000 {
+        client.event("orders").await;
+    }
+    let event = client.event("orders").await;
+    assert_eq!(event.json["new"]["id"], -1, "{}", event.text);
+}
+
+/// Nor by a service that has just begun: it waits for its configuration, and has log to read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_that_begins_does_not_hold_the_server() {
+    let mut cluster = postgres::own_cluster(&[]);
+    let mut world = World::in_cluster(&cluster, TRACK, &[]).await;
+    world.member("u1", "org_1").await;
+    world.server.kill();
+    world
+        .exec("INSERT INTO orders SELECT i, 'org_1', 1 FROM generate_series(1, 5000) i")
+        .await;
+    world.exec("BEGIN; LOCK rowcast.memberships").await;
+    world.server = Server::launch(&world.database, &[]).await;
+    let look = world.database.connect().await;
+    let waits = "SELECT count(*) = 1 FROM pg_replication_slots WHERE active AND EXISTS (SELECT FROM pg_locks WHERE NOT granted)";
+    look.until_true("it streams, and waits", waits).await;
+    stops_at_once(&mut cluster, &world.server);
+    cluster.start_again().unwrap();
+    world.server.until_ready().await;
+    let mut client = Client::login(world.server.public, &token::session("u1"), "org_1").await;
+    let sql = world.database.connect().await;
+    sql.exec("INSERT INTO orders VALUES (-1, 'org_1', 1)").await;
+    let event = client.event("orders").await;
+    assert_eq!(event.json["new"]["id"], -1, "{}", event.text);
 }
