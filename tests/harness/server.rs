@@ -94,16 +94,22 @@ impl Server {
 
     /// Starts a service that may never get as far as listening.
     pub fn launch_any(database: &Database, more: &[(&str, &str)]) -> Server {
+        Server::launch_by(database, more, |_| command(&["serve"], &[]))
+    }
+
+    /// The same, as the command of somebody else: a program that runs it in surroundings of its own.
+    pub fn launch_by(
+        database: &Database,
+        more: &[(&str, &str)],
+        make: impl FnOnce(&str) -> Command,
+    ) -> Server {
         let mut env = Server::env(database);
         env.extend(
             more.iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
         );
-        let env: Vec<(&str, &str)> = env
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
-        let mut child = command(&["serve"], &env)
+        let mut child = make(env!("CARGO_BIN_EXE_rowcast"))
+            .envs(env)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -120,7 +126,7 @@ impl Server {
         }
     }
 
-    async fn until_listening(&mut self) {
+    pub async fn until_listening(&mut self) {
         let lines = self.lines.clone();
         let log = || lines.lock().unwrap().join("\n");
         super::until_or("the service listens", log, async || {
