@@ -102,6 +102,11 @@ impl Client {
         }
     }
 
+    /// The connection beneath; what was read ahead of it is lost.
+    pub fn into_stream(self) -> TcpStream {
+        self.socket.into_inner()
+    }
+
     /// The HTTP status with which the upgrade is refused.
     pub async fn refused(address: SocketAddr, path: &str) -> u16 {
         let stream = TcpStream::connect(address).await.unwrap();

@@ -190,6 +190,17 @@ impl Server {
         get(self.internal, path).await
     }
 
+    /// One figure of `/metrics`, by its name without `rowcast_`, with its label if it has one: 0 before it
+    /// was counted for the first time.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let (_, text) = self.get("/metrics").await.unwrap();
+        let figure = text.lines().find_map(|line| {
+            let rest = line.strip_prefix("rowcast_")?.strip_prefix(name)?;
+            rest.strip_prefix(' ')?.parse().ok()
+        });
+        figure.unwrap_or_default()
+    }
+
     /// All that the service wrote so far.
     pub fn log(&self) -> String {
         self.lines.lock().unwrap().join("\n")

@@ -97,6 +97,8 @@ pub struct Source {
 /// A stream that runs.
 struct Connected {
     stream: PgWire,
+    /// It was said that it streams.
+    said: bool,
     live: Live,
     liveness: Liveness,
     /// Something came since the clock was read last.
@@ -180,6 +182,14 @@ impl Source {
                     Ok(start) => return Ok(start),
                     Err(error) => error,
                 },
+                // Said when the start was taken in: whoever reads it knows by then how far he has to come.
+                Some(connected) if !connected.said => {
+                    connected.said = true;
+                    if let Some(epoch) = self.epoch {
+                        self.status.send_replace(SourceStatus::Streaming { epoch });
+                    }
+                    continue;
+                }
                 // Most events have arrived already: no timer, no clock, no waker for those.
                 Some(connected) => match connected.stream.arrived() {
                     Some(Ok(event)) => match self.take(event).await {
@@ -302,6 +312,7 @@ impl Source {
         let now = Instant::now();
         self.connected = Some(Connected {
             stream,
+            said: false,
             live,
             liveness: Liveness::new(config.silence_limit, now),
             heard: false,
@@ -313,7 +324,6 @@ impl Source {
         self.epoch = Some(epoch);
         self.written = written;
         self.metrics.connected();
-        self.status.send_replace(SourceStatus::Streaming { epoch });
         tracing::info!(slot = %self.config.slot, %epoch, "streaming");
         let renewed = self.renewed.take();
         let reason = match (changed, skipped) {
