@@ -52,6 +52,13 @@ impl Budget {
         self.used.get() > signed(self.limit / 4 * 3)
     }
 
+    /// What one socket may have of it at present: a part of what is left. So it is the longest queues that
+    /// end when many stall, and something is always left for those who are only a moment late.
+    fn share(&self) -> usize {
+        let left = signed(self.limit).saturating_sub(self.used.get());
+        usize::try_from(left).unwrap_or(0) / 4
+    }
+
     fn take(&self, bytes: usize) -> bool {
         let before = self.used.inc_by(signed(bytes));
         if before.saturating_add(signed(bytes)) > signed(self.limit) {
@@ -260,7 +267,7 @@ impl Outbox {
         }
         let cost = frame.len() + ENTRY_BYTES;
         let before = self.waiting.as_ref().map_or(0, |waiting| waiting.bytes);
-        let fits = before == 0 || before.saturating_add(cost) <= limit;
+        let fits = before == 0 || before.saturating_add(cost) <= limit.min(budget.share());
         if !fits || !budget.take(cost) {
             self.close(CloseCode::Slow, budget);
             return false;

@@ -77,9 +77,13 @@ impl Reader {
     /// Gives back the buffer that a long message has made large: between messages nothing is in it.
     fn shrink(&mut self) {
         let half = self.0.get_mut();
-        if !half.grown || half.boundary.held(half.most) > 0 || !self.0.can_read() {
-            return;
+        if half.grown && half.boundary.held(half.most) == 0 && self.0.can_read() {
+            self.renew();
         }
+    }
+
+    /// Forgets what has come of the present message, with its buffer.
+    fn renew(&mut self) {
         let half = self.0.get_mut();
         let half = In {
             socket: half.socket.clone(),
@@ -117,7 +121,11 @@ impl Reader {
                     _ => Read::Nothing,
                 }
             }
-            Err(Error::Io(error)) if error.kind() == ErrorKind::OutOfMemory => Read::NoRoom,
+            Err(Error::Io(error)) if error.kind() == ErrorKind::OutOfMemory => {
+                // The socket is closed now, and that may take a while.
+                self.renew();
+                Read::NoRoom
+            }
             Err(Error::Capacity(_)) => Read::TooLarge,
             Err(Error::ConnectionClosed | Error::AlreadyClosed | Error::Io(_)) => Read::Gone,
             Err(Error::Protocol(
