@@ -92,18 +92,36 @@ impl Server {
         server
     }
 
+    /// The same as `start` for a process that may open only so many files.
+    pub async fn start_with_files(
+        database: &Database,
+        more: &[(&str, &str)],
+        files: u32,
+    ) -> Server {
+        let mut limited = Command::new("/bin/sh");
+        let program = env!("CARGO_BIN_EXE_rowcast");
+        limited.args(["-c", &format!("ulimit -n {files}; exec {program} serve")]);
+        let mut server = Server::spawn(database, more, limited);
+        server.until_listening().await;
+        server.until_ready().await;
+        server
+    }
+
     /// Starts a service that may never get as far as listening.
     pub fn launch_any(database: &Database, more: &[(&str, &str)]) -> Server {
+        Server::spawn(database, more, command(&["serve"], &[]))
+    }
+
+    fn spawn(database: &Database, more: &[(&str, &str)], mut command: Command) -> Server {
         let mut env = Server::env(database);
         env.extend(
             more.iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
         );
-        let env: Vec<(&str, &str)> = env
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
-        let mut child = command(&["serve"], &env)
+        let mut child = command
+            .env_clear()
+            .envs(env)
+            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

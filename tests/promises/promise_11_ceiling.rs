@@ -136,7 +136,7 @@ async fn promise_11_memory_stays_below_the_ceiling_in_a_flood() {
 /// all of them, and the process stays below its ceiling.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn promise_11_memory_stays_below_the_ceiling_when_all_come_back_at_once() {
-    let sockets = from_env("ROWCAST_TEST_RESUMES", 1000);
+    let sockets = from_env("ROWCAST_TEST_RESUMES", 500);
     let cluster = postgres::own_cluster(&[]);
     let most = (sockets + 100).to_string();
     let places = [

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rowcast_hub::{Connection, HubError};
+use rowcast_hub::{Connection, HubError, spread};
 use rowcast_wire::{ClientFrame, CloseCode, ErrorCode, Frame, Ref, close_frame, parse, server};
 use tokio::net::TcpStream;
 
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     admission::Ticket,
     auth::Refused,
-    session::{Admit, Due, Session, spread},
+    session::{Admit, Due, Session},
 };
 
 /// Held-back events (`latest`) leave this long after the first of them.
