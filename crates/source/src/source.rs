@@ -183,13 +183,10 @@ impl Source {
                     Err(error) => error,
                 },
                 // Said when the start was taken in: whoever reads it knows by then how far he has to come.
-                Some(connected) if !connected.said => {
-                    connected.said = true;
-                    if let Some(epoch) = self.epoch {
-                        self.status.send_replace(SourceStatus::Streaming { epoch });
-                    }
-                    continue;
-                }
+                Some(connected) if !connected.said => match self.say_streaming().await {
+                    Ok(()) => continue,
+                    Err(error) => error,
+                },
                 // Most events have arrived already: no timer, no clock, no waker for those.
                 Some(connected) => match connected.stream.arrived() {
                     Some(Ok(event)) => match self.take(event).await {
@@ -340,6 +337,20 @@ impl Source {
             );
         }
         Ok(SourceEvent::Start { epoch, reason })
+    }
+
+    /// Says that it streams, and writes what will come behind everything that was written so far: an idle
+    /// server would leave us in doubt about that for a while.
+    async fn say_streaming(&mut self) -> Result<(), SourceError> {
+        let (Some(connected), Some(epoch)) = (&mut self.connected, self.epoch) else {
+            return Ok(());
+        };
+        connected.said = true;
+        self.status.send_replace(SourceStatus::Streaming { epoch });
+        let (written, walsender) = connected.live.heartbeat(&self.config.slot).await?;
+        let now = Instant::now();
+        connected.liveness.asked(now, written, walsender);
+        Ok(())
     }
 
     fn pass_on_acknowledgement(&mut self) {
