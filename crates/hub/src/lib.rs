@@ -23,6 +23,7 @@ mod outbox;
 mod publish;
 mod replay;
 mod resume;
+mod run;
 mod spread;
 mod stage;
 mod state;

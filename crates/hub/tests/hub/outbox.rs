@@ -8,7 +8,7 @@ use rowcast_wire::{CloseCode, server};
 use crate::support::*;
 
 fn events(lsn: u64, count: u32) -> Vec<HubOp> {
-    let each = (0..count).map(|i| HubOp::Event(event("acme", at(lsn, i), i)));
+    let each = (0..count).map(|i| HubOp::from(event("acme", at(lsn, i), i)));
     each.chain([commit(lsn)]).collect()
 }
 
@@ -128,7 +128,7 @@ fn a_frame_larger_than_a_queue_may_be_arrives_alone() {
         ..to("org:acme")
     };
     let anna = Client::member(&hub, "anna", &["acme"], &[]);
-    hub.publish(batch(vec![HubOp::Event(large), commit(3)]));
+    hub.publish(batch(vec![HubOp::Event(large.into()), commit(3)]));
     for lsn in 4..7 {
         hub.publish(single("acme", lsn, lsn as u32));
     }
