@@ -80,8 +80,9 @@ table! {
         OrganizationNeeded = 307, "organization_needed", "The channel belongs to an organization and none was named; send organizationId.", false;
         SendForbidden = 308, "send_forbidden", "Clients may not send on this channel.", false;
         UndeclaredEvent = 309, "undeclared_event", "The event is not among those that are declared for this channel or namespace.", false;
-        TooManySubscriptions = 400, "too_many_subscriptions", "This socket has as many subscriptions as allowed; unsubscribe some first.", false;
+        TooManySubscriptions = 400, "too_many_subscriptions", "This socket has as many subscriptions, or as large ones, as allowed; unsubscribe some first.", false;
         RateLimited = 401, "rate_limited", "Too many frames in a short time; slow down.", true;
+        Overloaded = 402, "overloaded", "The service is at one of its limits; try again later.", true;
         NotReady = 500, "not_ready", "The service is not streaming yet; try again.", true;
         Internal = 501, "internal", "Something failed inside the service; try again, and tell its operator.", true;
     }
