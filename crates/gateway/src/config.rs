@@ -21,6 +21,35 @@ pub struct GatewayConfig {
     pub limits: SocketLimits,
     /// How tokens are checked.
     pub auth: AuthConfig,
+    /// What applications may send over HTTP.
+    pub broadcast: BroadcastConfig,
+}
+
+/// What `POST /broadcast` may use.
+#[derive(Clone, Debug)]
+pub struct BroadcastConfig {
+    /// The token that senders hold; `None`: the route is off.
+    pub access_token: Option<SecretString>,
+    /// Largest body, in bytes.
+    pub body_bytes: usize,
+    /// Bytes of all bodies that are read or said at a time.
+    pub bodies_bytes: usize,
+    /// Bytes of answers that are kept for requests that come again.
+    pub idempotency_bytes: usize,
+    /// How long they are kept.
+    pub idempotency_time: Duration,
+}
+
+impl Default for BroadcastConfig {
+    fn default() -> Self {
+        BroadcastConfig {
+            access_token: None,
+            body_bytes: 1 << 20,
+            bodies_bytes: 16 << 20,
+            idempotency_bytes: 8 << 20,
+            idempotency_time: Duration::from_secs(3600),
+        }
+    }
 }
 
 /// What sockets may use and how long they may be silent.
@@ -54,6 +83,10 @@ pub struct SocketLimits {
     pub frames_per_second: u32,
     /// Frames it may send at once.
     pub frames_burst: u32,
+    /// Broadcasts a second a client may send in the long run.
+    pub broadcasts_per_second: u32,
+    /// Broadcasts it may send at once.
+    pub broadcasts_burst: u32,
     /// Refused frames after which the socket is closed.
     pub bad_frames: u32,
     /// A socket is told its position so often.
@@ -79,6 +112,8 @@ impl Default for SocketLimits {
             silence: Duration::from_secs(60),
             frames_per_second: 50,
             frames_burst: 200,
+            broadcasts_per_second: 20,
+            broadcasts_burst: 60,
             bad_frames: 20,
             position_interval: Duration::from_secs(8),
             goodbye_spread: Duration::from_secs(10),

@@ -8,6 +8,7 @@
 mod admission;
 mod arrivals;
 mod auth;
+pub mod broadcast;
 mod config;
 mod error;
 mod http;
@@ -18,7 +19,8 @@ pub mod session;
 mod ws;
 
 pub use auth::{Refused, Verified, Verifier};
-pub use config::{AuthConfig, GatewayConfig, SocketLimits};
+pub use broadcast::{DurableError, DurableSender};
+pub use config::{AuthConfig, BroadcastConfig, GatewayConfig, SocketLimits};
 pub use error::GatewayError;
 pub use http::Readiness;
 pub use metrics::GatewayMetrics;

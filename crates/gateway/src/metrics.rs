@@ -28,6 +28,10 @@ pub struct GatewayMetrics {
     /// HTTP connections open now that are no sockets.
     pub(crate) http: Gauge,
     pub(crate) frames: Counter,
+    broadcasts: Family<Reason, Counter>,
+    /// Messages that applications said over HTTP.
+    pub(crate) broadcast_messages: Counter,
+    kept_answers: Gauge,
 }
 
 impl GatewayMetrics {
@@ -80,7 +84,32 @@ impl GatewayMetrics {
             "Frames received from clients",
             metrics.frames.clone(),
         );
+        registry.register(
+            "broadcast_requests",
+            "Requests to POST /broadcast by outcome",
+            metrics.broadcasts.clone(),
+        );
+        registry.register(
+            "broadcast_messages",
+            "Messages said over POST /broadcast",
+            metrics.broadcast_messages.clone(),
+        );
+        registry.register_with_unit(
+            "broadcast_kept_answers",
+            "Answers kept for idempotency keys",
+            Unit::Bytes,
+            metrics.kept_answers.clone(),
+        );
         metrics
+    }
+
+    pub(crate) fn broadcast(&self, reason: &'static str) {
+        self.broadcasts.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub(crate) fn kept_answers(&self, bytes: usize) {
+        self.kept_answers
+            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn handshake(&self, reason: &'static str) {

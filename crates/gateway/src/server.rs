@@ -23,10 +23,11 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    GatewayConfig, GatewayError, GatewayMetrics, Readiness, SocketLimits,
+    DurableSender, GatewayConfig, GatewayError, GatewayMetrics, Readiness, SocketLimits,
     admission::Admission,
     arrivals::Arrivals,
     auth::Verifier,
+    broadcast::{self, Broadcasts},
     http,
     ws::{self, Incoming, Shared},
 };
@@ -50,7 +51,7 @@ pub struct Gateway {
     listeners: TaskTracker,
 }
 
-/// Listens and serves until stopped. `extra` are further public routes.
+/// Listens and serves until stopped. `extra` are further public routes; `durable` writes broadcasts into the log.
 ///
 /// # Errors
 /// [`GatewayError`] when an address or a key cannot be used.
@@ -61,10 +62,17 @@ pub async fn serve(
     metrics: GatewayMetrics,
     registry: Arc<Registry>,
     extra: Router,
+    durable: Arc<dyn DurableSender>,
 ) -> Result<Gateway, GatewayError> {
     let stopping = CancellationToken::new();
     let (sockets, listeners) = (TaskTracker::new(), TaskTracker::new());
     let limits = config.limits.clone();
+    let broadcasts = Arc::new(Broadcasts::new(
+        &config.broadcast,
+        hub.clone(),
+        durable,
+        metrics.clone(),
+    ));
     let shared = Arc::new(Shared {
         hub: hub.clone(),
         verifier: Verifier::new(&config.auth)?,
@@ -85,6 +93,7 @@ pub async fn serve(
         .with_state(shared);
     let public = Router::new()
         .route("/healthz", get(http::healthz))
+        .merge(broadcast::routes(broadcasts))
         .merge(socket)
         .merge(extra);
     let (public_listener, public_address) = listen(config.public)?;

@@ -46,6 +46,39 @@ impl Millis {
     }
 }
 
+/// So many a second in the long run, and so many at once.
+#[derive(Clone, Copy, Debug)]
+struct Ration {
+    per_second: f32,
+    burst: f32,
+    /// What may still be had now, as of `filled`.
+    tokens: f32,
+    filled: Instant,
+}
+
+impl Ration {
+    /// Limits are small numbers; losing precision in them means nothing.
+    fn new(per_second: u32, burst: u32, now: Instant) -> Ration {
+        Ration {
+            per_second: per_second as f32,
+            burst: burst as f32,
+            tokens: burst as f32,
+            filled: now,
+        }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        let gained = now.saturating_duration_since(self.filled).as_secs_f32() * self.per_second;
+        self.tokens = (self.tokens + gained).min(self.burst);
+        self.filled = now;
+        let there = self.tokens >= 1.0;
+        if there {
+            self.tokens -= 1.0;
+        }
+        there
+    }
+}
+
 /// The state.
 #[derive(Clone, Debug)]
 pub struct Session {
@@ -57,11 +90,8 @@ pub struct Session {
     position_interval: Millis,
     ping_interval: Millis,
     silence: Millis,
-    per_second: f32,
-    burst: f32,
-    /// Frames that may still be sent now, as of `filled`.
-    tokens: f32,
-    filled: Instant,
+    frames: Ration,
+    broadcasts: Ration,
     bad: u32,
     most_bad: u32,
 }
@@ -77,11 +107,8 @@ impl Session {
             position_interval: Millis::of(limits.position_interval),
             ping_interval: Millis::of(limits.ping_interval),
             silence: Millis::of(limits.silence),
-            // Limits are small numbers; losing precision in them means nothing.
-            per_second: limits.frames_per_second as f32,
-            burst: limits.frames_burst as f32,
-            tokens: limits.frames_burst as f32,
-            filled: now,
+            frames: Ration::new(limits.frames_per_second, limits.frames_burst, now),
+            broadcasts: Ration::new(limits.broadcasts_per_second, limits.broadcasts_burst, now),
             bad: 0,
             most_bad: limits.bad_frames,
         }
@@ -111,17 +138,19 @@ impl Session {
 
     /// Whether a frame may be handled.
     pub fn admit(&mut self, now: Instant) -> Admit {
-        let gained = now.saturating_duration_since(self.filled).as_secs_f32() * self.per_second;
-        self.tokens = (self.tokens + gained).min(self.burst);
-        self.filled = now;
-        if self.tokens >= 1.0 {
-            self.tokens -= 1.0;
+        if self.frames.take(now) {
             return Admit::Yes;
         }
         match self.refused() {
             true => Admit::Close,
             false => Admit::TooFast,
         }
+    }
+
+    /// Whether something may be said to others. Who says more is refused, and not closed for that: a cursor
+    /// that moves too often is nobody's attack.
+    pub fn may_say(&mut self, now: Instant) -> bool {
+        self.broadcasts.take(now)
     }
 
     /// A frame was refused; true when that was one too many.
@@ -231,6 +260,21 @@ mod tests {
         firsts.sort_unstable();
         let gaps = firsts.windows(2).map(|pair| pair[1] - pair[0]);
         assert!(gaps.max() < Some(interval / 20));
+    }
+
+    #[test]
+    fn broadcasts_have_a_ration_of_their_own() {
+        let now = Instant::now();
+        let limits = SocketLimits {
+            broadcasts_per_second: 2,
+            broadcasts_burst: 1,
+            ..SocketLimits::default()
+        };
+        let mut session = Session::new(&limits, now, None);
+        assert!(session.may_say(now) && !session.may_say(now));
+        assert_eq!(session.admit(now), Admit::Yes);
+        let later = now + Duration::from_millis(500);
+        assert!(session.may_say(later) && !session.may_say(later));
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! What a client may say. Owns the shape of its frames and their limits; refuses everything else with
 //! a numbered error that names the field, and never panics.
 
+mod broadcast;
+
 use std::{borrow::Cow, sync::Arc};
 
 use rowcast_model::{Channel, Cursor, MAX_ID_BYTES, OrgId, is_name};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+pub use self::broadcast::ClientBroadcast;
 use crate::{ErrorCode, Filter, FilterLimits, Ref, filter::ALLOCATION};
 
 /// Longest `ref`, in bytes of its JSON text.
@@ -174,6 +177,8 @@ pub enum ClientFrame {
         /// In which organization; as in [`Subscribe::organization`].
         organization: Option<OrgId>,
     },
+    /// Something for the others on a channel.
+    Broadcast(Box<ClientBroadcast>),
     /// A fresh token for the open socket.
     Token {
         /// Echoed in the reply.
@@ -196,6 +201,7 @@ impl std::fmt::Debug for ClientFrame {
             ClientFrame::Auth(auth) => auth.fmt(f),
             ClientFrame::Subscribe(subscribe) => subscribe.fmt(f),
             ClientFrame::Unsubscribe { channel, .. } => write!(f, "Unsubscribe({channel})"),
+            ClientFrame::Broadcast(broadcast) => broadcast.fmt(f),
             ClientFrame::Token { .. } => f.write_str("Token"),
             ClientFrame::Ping { .. } => f.write_str("Ping"),
             ClientFrame::Pong => f.write_str("Pong"),
@@ -355,12 +361,16 @@ fn body(
                 organization,
             })
         }
+        "broadcast" => {
+            let broadcast = broadcast::read(text, reference)?;
+            Ok(ClientFrame::Broadcast(Box::new(broadcast)))
+        }
         "ping" => Ok(ClientFrame::Ping { reference }),
         "pong" => Ok(ClientFrame::Pong),
         other => {
             let shown: String = other.chars().take(40).collect();
             let message = format!(
-                "`type` is `{shown}`; known are auth, subscribe, unsubscribe, token, ping, pong"
+                "`type` is `{shown}`; known are auth, subscribe, unsubscribe, broadcast, token, ping, pong"
             );
             Err(FrameError::new(ErrorCode::UnknownType, message))
         }
@@ -499,7 +509,7 @@ fn malformed(error: &serde_json::Error) -> FrameError {
 }
 
 /// Whether brackets outside strings nest deeper than `most`; cheap enough to run before any parsing.
-fn deeper_than(bytes: &[u8], most: usize) -> bool {
+pub fn deeper_than(bytes: &[u8], most: usize) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for byte in bytes {
         match byte {

@@ -83,6 +83,7 @@ table! {
         TooManySubscriptions = 400, "too_many_subscriptions", "This socket has as many subscriptions, or as large ones, as allowed; unsubscribe some first.", false;
         RateLimited = 401, "rate_limited", "Too many frames in a short time; slow down.", true;
         Overloaded = 402, "overloaded", "The service is at one of its limits; try again later.", true;
+        SendLimited = 403, "send_limited", "This socket sends more broadcasts than allowed; slow down.", true;
         NotReady = 500, "not_ready", "The service is not streaming yet; try again.", true;
         Internal = 501, "internal", "Something failed inside the service; try again, and tell its operator.", true;
     }

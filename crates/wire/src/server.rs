@@ -103,6 +103,16 @@ pub fn subscribed(reference: Option<&Ref>, channel: &str, cursor: &Cursor) -> Fr
     })
 }
 
+/// The reply to `broadcast`: it was said, at this position.
+pub fn ack(reference: &Ref, channel: &str, cursor: &Cursor) -> Frame {
+    frame(&Message {
+        reference: Some(reference),
+        channel: Some(channel),
+        cursor: Some(cursor),
+        ..Message::new("ack")
+    })
+}
+
 /// The reply to `unsubscribe`, or (with a reason) the end of a subscription that nobody asked to end.
 pub fn unsubscribed(reference: Option<&Ref>, channel: &str, reason: Option<&str>) -> Frame {
     frame(&Message {
@@ -302,6 +312,10 @@ mod tests {
         assert_eq!(
             text(&subscribed(Some(&reference), "org:\"x", &cursor)),
             r#"{"type":"subscribed","ref":7,"channel":"org:\"x","cursor":"00000001-ff-z"}"#
+        );
+        assert_eq!(
+            text(&ack(&reference, "room:1", &cursor)),
+            r#"{"type":"ack","ref":7,"channel":"room:1","cursor":"00000001-ff-z"}"#
         );
         assert_eq!(
             text(&unsubscribed(None, "org:1", Some("membership_removed"))),

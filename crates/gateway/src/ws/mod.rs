@@ -5,6 +5,7 @@ mod boundary;
 mod half;
 mod handshake;
 mod reader;
+mod say;
 mod socket;
 
 pub(crate) use half::Incoming;

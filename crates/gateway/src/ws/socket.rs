@@ -17,6 +17,7 @@ use super::{
     admit::{Member, Stranger, admit, expires_in, expiry, refusal},
     half::Socket,
     reader::{Read, Reader},
+    say,
 };
 use crate::{
     admission::Ticket,
@@ -352,6 +353,20 @@ async fn handle(
                         connection.send(server::token_refreshed(reference.as_ref(), seconds));
                     }
                 },
+            }
+        }
+        ClientFrame::Broadcast(broadcast) => {
+            let saying = say::Saying {
+                shared,
+                connection,
+                home,
+            };
+            let said = tokio::select! {
+                said = saying.say(session, *broadcast) => said,
+                () = keep_writing(socket, connection) => return false,
+            };
+            if !said {
+                return session.refused();
             }
         }
         ClientFrame::Ping { reference } => drop(connection.send(server::pong(reference.as_ref()))),

@@ -1,0 +1,419 @@
+//! `POST /broadcast`: what an application says over HTTP.
+//!
+//! Owns who may ask, what a body may hold, and that a request sent twice with one key is said once. Promises:
+//! nothing is read before the token was checked; memory for bodies and kept answers is bounded in bytes; a
+//! request is said as a whole, as one transaction, or not at all. Whom it reaches is decided in the hub, as for
+//! everything else. What is to be durable is handed to a [`DurableSender`], which this crate knows nothing about.
+
+pub mod body;
+mod durable;
+mod error;
+mod idempotency;
+mod row;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use parking_lot::Mutex;
+use rowcast_hub::{Hub, HubError};
+use rowcast_model::{Body as Says, Cursor, Message, RoutedEvent, Timestamp, Topic};
+use secrecy::ExposeSecret;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub use durable::{DurableError, DurableSender};
+pub use error::{BroadcastError, Refusal};
+
+use self::{
+    body::{Broadcast, Change, Target},
+    idempotency::{Answer, Answers, Begin},
+};
+use crate::{BroadcastConfig, GatewayMetrics};
+
+/// Most time for a body to come, and to wait for memory to read it into.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Most time to wait for the end of a transaction that is being published.
+const SETTLE: Duration = Duration::from_secs(5);
+/// Attempts to get in between two transactions.
+const ATTEMPTS: usize = 100;
+/// The header with the key of a request.
+const KEY_HEADER: &str = "idempotency-key";
+
+/// What the route needs.
+pub(crate) struct Broadcasts {
+    hub: Arc<Hub>,
+    durable: Arc<dyn DurableSender>,
+    /// SHA-256 of the token, so that comparing says nothing of its length either.
+    token: Option<[u8; 32]>,
+    body_bytes: usize,
+    room: Arc<Semaphore>,
+    room_bytes: usize,
+    answers: Arc<Mutex<Answers>>,
+    metrics: GatewayMetrics,
+}
+
+impl Broadcasts {
+    pub(crate) fn new(
+        config: &BroadcastConfig,
+        hub: Arc<Hub>,
+        durable: Arc<dyn DurableSender>,
+        metrics: GatewayMetrics,
+    ) -> Broadcasts {
+        let token = config.access_token.as_ref();
+        let room_bytes = config.bodies_bytes.clamp(1, Semaphore::MAX_PERMITS >> 3);
+        let answers = Answers::new(config.idempotency_bytes, config.idempotency_time);
+        Broadcasts {
+            hub,
+            durable,
+            token: token.map(|token| Sha256::digest(token.expose_secret()).into()),
+            body_bytes: config.body_bytes,
+            room: Arc::new(Semaphore::new(room_bytes)),
+            room_bytes,
+            answers: Arc::new(Mutex::new(answers)),
+            metrics,
+        }
+    }
+}
+
+/// The route.
+pub(crate) fn routes(broadcasts: Arc<Broadcasts>) -> Router {
+    let refused = async |State(broadcasts): State<Arc<Broadcasts>>| {
+        broadcasts.refuse(&BroadcastError::Method.of_all())
+    };
+    Router::new()
+        .route("/broadcast", post(handle).fallback(refused))
+        .with_state(broadcasts)
+}
+
+async fn handle(State(broadcasts): State<Arc<Broadcasts>>, request: Request) -> Response {
+    match broadcasts.clone().answer(request).await {
+        Ok((answer, again)) => {
+            let outcome = if again { "answered_again" } else { "said" };
+            broadcasts.metrics.broadcast(outcome);
+            let mut response = json_response(answer.status, answer.body);
+            if again {
+                let yes = HeaderValue::from_static("true");
+                response.headers_mut().insert("idempotency-replayed", yes);
+            }
+            response
+        }
+        Err(refusal) => broadcasts.refuse(&refusal),
+    }
+}
+
+fn json_response(status: u16, body: Bytes) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    let kind = [(header::CONTENT_TYPE, "application/json")];
+    (status, kind, body).into_response()
+}
+
+/// One answer of a request.
+#[derive(Serialize)]
+struct Told {
+    cursor: Cursor,
+    sockets: usize,
+}
+
+impl Broadcasts {
+    fn refuse(&self, refusal: &Refusal) -> Response {
+        #[derive(Serialize)]
+        struct Error<'a> {
+            code: &'a str,
+            message: String,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            index: Option<usize>,
+        }
+        #[derive(Serialize)]
+        struct Whole<'a> {
+            error: Error<'a>,
+        }
+        let error = &refusal.error;
+        self.metrics.broadcast(error.code());
+        let body = to_json(&Whole {
+            error: Error {
+                code: error.code(),
+                message: error.to_string(),
+                index: refusal.index,
+            },
+        });
+        let mut response = json_response(error.status().as_u16(), body);
+        let headers = response.headers_mut();
+        match error {
+            BroadcastError::Unauthorized => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            _ if error.status() == StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            _ => {}
+        }
+        response
+    }
+
+    /// The answer, and whether it was given before.
+    async fn answer(self: Arc<Self>, request: Request) -> Result<(Answer, bool), Refusal> {
+        let (head, body) = request.into_parts();
+        self.admit(&head.headers).map_err(BroadcastError::of_all)?;
+        let (bytes, room) = self
+            .read(&head.headers, body)
+            .await
+            .map_err(BroadcastError::of_all)?;
+        let request = body::parse(&bytes)?;
+        let key = key_of(&head.headers, request.key.as_deref()).map_err(BroadcastError::of_all)?;
+        let claim = match key {
+            None => None,
+            Some(key) => {
+                let digest = Sha256::digest(&bytes).into();
+                let begun = idempotency::begin(&self.answers, &key, digest, Instant::now());
+                match begun.map_err(BroadcastError::of_all)? {
+                    Begin::Answered(answer) => return Ok((answer, true)),
+                    Begin::First(claim) => Some(claim),
+                }
+            }
+        };
+        // Whoever asked may be gone before the end; what was begun is finished, and remembered.
+        let work = tokio::spawn(async move {
+            let answer = match request.durable {
+                true => self.write(request).await.map_err(BroadcastError::of_all)?,
+                false => self.say(request).await?,
+            };
+            if let Some(claim) = claim {
+                claim.finish(answer.clone(), Instant::now());
+                let used = self.answers.lock().used();
+                self.metrics.kept_answers(used);
+            }
+            drop(room);
+            Ok((answer, false))
+        });
+        work.await
+            .unwrap_or_else(|_| Err(BroadcastError::Overloaded.of_all()))
+    }
+
+    /// Whether the request comes from whoever holds the token.
+    fn admit(&self, headers: &HeaderMap) -> Result<(), BroadcastError> {
+        let token = self.token.as_ref().ok_or(BroadcastError::Off)?;
+        let value = headers
+            .get(header::AUTHORIZATION)
+            .map(HeaderValue::as_bytes);
+        let given = value.and_then(|value| {
+            let (scheme, rest) = value.split_at_checked(7)?;
+            scheme
+                .eq_ignore_ascii_case(b"bearer ")
+                .then(|| rest.trim_ascii())
+        });
+        let given: [u8; 32] = Sha256::digest(given.unwrap_or_default()).into();
+        match bool::from(given.ct_eq(token)) {
+            true => Ok(()),
+            false => Err(BroadcastError::Unauthorized),
+        }
+    }
+
+    /// The body, and the right to the memory that it takes.
+    async fn read(
+        &self,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<(Vec<u8>, OwnedSemaphorePermit), BroadcastError> {
+        let most = self.body_bytes;
+        let length = headers.get(header::CONTENT_LENGTH);
+        let length = length.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        if length.is_some_and(|length| length > most) {
+            return Err(BroadcastError::TooLarge(most));
+        }
+        let wanted = length.unwrap_or(most).clamp(1, self.room_bytes);
+        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+        let room = self.room.clone().acquire_many_owned(wanted);
+        let room = tokio::time::timeout(PATIENCE, room).await;
+        let Ok(Ok(room)) = room else {
+            return Err(BroadcastError::Overloaded);
+        };
+        let mut bytes = Vec::with_capacity(length.unwrap_or_default());
+        let mut parts = body.into_data_stream();
+        let all = async {
+            while let Some(part) = parts.next().await {
+                // The sender is gone, or broke off.
+                let part = part.map_err(|_| BroadcastError::TooSlow)?;
+                if bytes.len() + part.len() > most {
+                    return Err(BroadcastError::TooLarge(most));
+                }
+                bytes.extend_from_slice(&part);
+            }
+            Ok(())
+        };
+        tokio::time::timeout(PATIENCE, all)
+            .await
+            .unwrap_or(Err(BroadcastError::TooSlow))?;
+        Ok((bytes, room))
+    }
+
+    /// Says it at once.
+    async fn say(&self, request: body::Request) -> Result<Answer, Refusal> {
+        let batch = request.batch;
+        let mut events = Vec::with_capacity(request.messages.len());
+        for (index, message) in request.messages.into_iter().enumerate() {
+            let event = match message {
+                body::Message::Change(change) => Ok(change_event(*change)),
+                body::Message::Broadcast(broadcast) => self.broadcast_event(broadcast),
+            };
+            events.push(event.map_err(|error| Refusal {
+                index: batch.then_some(index),
+                error: BroadcastError::Hub(error),
+            })?);
+        }
+        let patience = tokio::time::Instant::now() + SETTLE;
+        let mut attempts = 0;
+        let sent = loop {
+            attempts += 1;
+            match self.hub.say(&mut events, None) {
+                Ok(sent) => break sent,
+                Err(HubError::Busy) if attempts < ATTEMPTS => {
+                    let settled = tokio::time::timeout_at(patience, self.hub.settled());
+                    let busy = BroadcastError::Hub(HubError::Busy);
+                    settled.await.map_err(|_| busy.of_all())?;
+                }
+                Err(error) => return Err(BroadcastError::Hub(error).of_all()),
+            }
+        };
+        self.metrics.broadcast_messages.inc_by(sent.len() as u64);
+        let told = sent.into_iter().map(|sent| Told {
+            cursor: sent.cursor,
+            sockets: sent.sockets,
+        });
+        let told: Vec<Told> = told.collect();
+        Ok(ok(match (batch, told.first()) {
+            (false, Some(one)) => to_json(one),
+            _ => {
+                #[derive(Serialize)]
+                struct Batch {
+                    results: Vec<Told>,
+                }
+                to_json(&Batch { results: told })
+            }
+        }))
+    }
+
+    fn broadcast_event(&self, broadcast: Broadcast) -> Result<RoutedEvent, HubError> {
+        let Broadcast { event, payload, to } = broadcast;
+        let (topic, audience) = match to {
+            Target::Organization(organization, audience) => {
+                let channel = rowcast_model::Channel::Org(organization);
+                let (topic, _) = self.hub.address(&channel, None, &event)?;
+                (topic, audience)
+            }
+            Target::Channel(channel, organization) => {
+                self.hub.address(&channel, organization.as_ref(), &event)?
+            }
+        };
+        Ok(RoutedEvent::message(
+            Cursor::NOWHERE,
+            Timestamp(0),
+            topic,
+            audience,
+            Arc::new(Message::broadcast(event, payload)),
+        ))
+    }
+
+    /// Has it written into the log, from where it comes as everything does.
+    async fn write(&self, request: body::Request) -> Result<Answer, BroadcastError> {
+        let broadcasts = request.messages.into_iter().filter_map(|message| {
+            match message {
+                body::Message::Broadcast(broadcast) => Some(broadcast),
+                // Refused with the body.
+                body::Message::Change(_) => None,
+            }
+        });
+        let broadcasts: Vec<Broadcast> = broadcasts.collect();
+        let count = broadcasts.len() as u64;
+        let cursor = self.durable.clone().send(broadcasts).await;
+        let cursor = cursor.map_err(BroadcastError::Durable)?;
+        self.metrics.broadcast_messages.inc_by(count);
+        #[derive(Serialize)]
+        struct Written {
+            durable: bool,
+            cursor: Option<Cursor>,
+        }
+        let body = to_json(&Written {
+            durable: true,
+            cursor,
+        });
+        // Written, but not seen in the log yet.
+        let status = if cursor.is_some() { 200 } else { 202 };
+        Ok(Answer { status, body })
+    }
+}
+
+fn ok(body: Bytes) -> Answer {
+    Answer { status: 200, body }
+}
+
+/// A change as the log would tell it.
+fn change_event(change: Change) -> RoutedEvent {
+    let Change {
+        organization,
+        audience,
+        table,
+        op,
+        new,
+        old,
+    } = change;
+    let id = |row: &Option<row::Row>| row.as_ref().and_then(|row| row.id.clone());
+    let (new_id, old_id) = (id(&new), id(&old));
+    let moved = new_id.is_some() && old_id.is_some() && new_id != old_id;
+    RoutedEvent {
+        cursor: Cursor::NOWHERE,
+        commit_time: Timestamp(0),
+        topic: Topic::Org(organization),
+        audience,
+        table,
+        op,
+        old_record_id: old_id.clone().filter(|_| moved),
+        record_id: new_id.or(old_id),
+        body: Says::Change {
+            new: new.map(|row| row.values),
+            old: old.map(|row| row.values),
+            unchanged: Arc::new([]),
+        },
+        last: false,
+    }
+}
+
+/// The key of a request, from the header or from the body.
+fn key_of(headers: &HeaderMap, of_body: Option<&str>) -> Result<Option<String>, BroadcastError> {
+    let mut of_header = headers.get_all(KEY_HEADER).iter();
+    let first = match of_header.next() {
+        None => None,
+        Some(value) => Some(
+            value
+                .to_str()
+                .map_err(|_| BroadcastError::field("`Idempotency-Key` must be plain text"))?,
+        ),
+    };
+    if of_header.next().is_some() || matches!((first, of_body), (Some(a), Some(b)) if a != b) {
+        return Err(BroadcastError::field(
+            "the request has two idempotency keys",
+        ));
+    }
+    if let Some(key) = first {
+        body::check_key(key)?;
+    }
+    Ok(first.or(of_body).map(str::to_owned))
+}
+
+/// Structures of texts and numbers: nothing that JSON cannot say.
+fn to_json(value: &impl Serialize) -> Bytes {
+    serde_json::to_vec(value).unwrap_or_default().into()
+}
