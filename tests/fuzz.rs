@@ -1,5 +1,5 @@
 //! Random and mangled input for everything that reads bytes of others: the log, frames of clients,
-//! filters, values, table events, tokens.
+//! filters, values, table events, tokens, bodies of HTTP requests.
 //!
 //! `FUZZ_SECONDS` (1) for each target, `FUZZ_SEED` to repeat a run. Inputs with an outcome not seen before
 //! are kept and mangled further, so that the search gets past the first check of a parser. A failing
@@ -16,6 +16,7 @@
 mod rng;
 
 mod fuzz {
+    pub mod bodies;
     pub mod engine;
     pub mod inputs;
     pub mod targets;

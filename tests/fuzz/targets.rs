@@ -61,6 +61,7 @@ fn with_another_token(frame: &ClientFrame) -> Option<ClientFrame> {
         ClientFrame::Auth(Auth { token, .. }) | ClientFrame::Token { token, .. } => token,
         ClientFrame::Subscribe(_)
         | ClientFrame::Unsubscribe { .. }
+        | ClientFrame::Broadcast(_)
         | ClientFrame::Ping { .. }
         | ClientFrame::Pong => return None,
     };

@@ -3,6 +3,7 @@
 pub mod browser;
 pub mod client;
 pub mod fixture;
+pub mod http;
 pub mod json;
 pub mod postgres;
 pub mod rng;

@@ -1,5 +1,6 @@
 //! MISSION lines, named by their ids; each test cites what it shows.
 
+mod broadcast;
 mod channels;
 mod protocol;
 mod sending;

@@ -1,6 +1,7 @@
 //! `make bench`: each figure is a ratio of Rowcast to a limit or a peer, measured in the same run.
 
 mod bare;
+mod broadcast;
 mod database;
 mod fanout;
 mod latency;
@@ -27,7 +28,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 struct Arguments {
     #[command(subcommand)]
     command: Option<Inner>,
-    /// Which of: writes, fanout, latency, memory, stalled, reader; all when none is named.
+    /// Which of: writes, fanout, latency, memory, stalled, reader, broadcast; all when none is named.
     only: Vec<String>,
     /// Counted runs of each.
     #[arg(long, default_value_t = 3)]
@@ -107,6 +108,13 @@ async fn all(arguments: &Arguments) -> Result<()> {
             arguments,
             "reader",
             reader::run(rounds, arguments.rows).await?,
+        )?;
+    }
+    if wanted("broadcast") {
+        finish(
+            arguments,
+            "broadcast",
+            broadcast::run(rounds, Duration::from_secs(2)).await?,
         )?;
     }
     Ok(())

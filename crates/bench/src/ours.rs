@@ -12,7 +12,9 @@ use std::{
 use anyhow::Result;
 use bytes::BytesMut;
 use prometheus_client::registry::Registry;
-use rowcast_gateway::{AuthConfig, GatewayConfig, GatewayMetrics, Readiness, SocketLimits, serve};
+use rowcast_gateway::{
+    AuthConfig, BroadcastConfig, GatewayConfig, GatewayMetrics, Readiness, SocketLimits, serve,
+};
 use rowcast_hub::{Hub, HubLimits};
 use rowcast_model::{
     Audience, Batch, Body, ColumnMeta, Cursor, Epoch, HubOp, JsonRow, JsonRowBuilder, Kind, Lsn,
@@ -165,6 +167,7 @@ pub async fn run(load: Load) -> Result<()> {
             secrets: vec![rowcast_fanout_secret().into()],
             ..AuthConfig::default()
         },
+        broadcast: BroadcastConfig::default(),
     };
     let gateway = serve(
         config,
@@ -173,6 +176,7 @@ pub async fn run(load: Load) -> Result<()> {
         metrics,
         Arc::new(registry),
         axum::Router::new(),
+        None,
     )
     .await?;
     let mut ops = vec![HubOp::NewEpoch {

@@ -38,6 +38,8 @@ pub struct BroadcastConfig {
     pub idempotency_bytes: usize,
     /// How long they are kept.
     pub idempotency_time: Duration,
+    /// Most time for a body to come, and to wait for room to read it into.
+    pub patience: Duration,
 }
 
 impl Default for BroadcastConfig {
@@ -48,6 +50,7 @@ impl Default for BroadcastConfig {
             bodies_bytes: 16 << 20,
             idempotency_bytes: 8 << 20,
             idempotency_time: Duration::from_secs(3600),
+            patience: Duration::from_secs(10),
         }
     }
 }

@@ -62,7 +62,7 @@ pub async fn serve(
     metrics: GatewayMetrics,
     registry: Arc<Registry>,
     extra: Router,
-    durable: Arc<dyn DurableSender>,
+    durable: Option<Arc<dyn DurableSender>>,
 ) -> Result<Gateway, GatewayError> {
     let stopping = CancellationToken::new();
     let (sockets, listeners) = (TaskTracker::new(), TaskTracker::new());

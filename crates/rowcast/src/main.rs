@@ -7,6 +7,7 @@ mod config;
 mod db;
 mod demo;
 mod doctor;
+mod durable;
 mod files;
 mod health;
 mod housekeeping;

@@ -81,6 +81,16 @@ pub fn parts(config: &Config, places: Places) -> Vec<Part> {
             limits.incoming_bytes.0.saturating_mul(2),
         ),
         part(
+            "bodies of POST /broadcast, and what they become",
+            "limits.broadcasts_bytes, five times",
+            limits.broadcasts_bytes.0.saturating_mul(5),
+        ),
+        part(
+            "answers kept for idempotency keys",
+            "limits.idempotency_bytes",
+            limits.idempotency_bytes.0,
+        ),
+        part(
             "table lists and filters",
             "limits.subscriptions_bytes",
             limits.subscriptions_bytes.0,

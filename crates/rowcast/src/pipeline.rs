@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use self::outlet::{Direct, Outlet, waits_for};
 use crate::{
     beginning::{self, Known},
+    durable::Seen,
     metrics::PipelineMetrics,
     progress::Progress,
     queue::{self, Receiver, Sender},
@@ -44,6 +45,8 @@ pub struct Parts {
     pub hub: Arc<Hub>,
     /// How far we are, for readiness.
     pub progress: Arc<Progress>,
+    /// Who waits for a transaction to be told.
+    pub seen: Arc<Seen>,
     /// What is counted.
     pub metrics: PipelineMetrics,
     /// Ends both threads.
@@ -64,6 +67,7 @@ pub fn start(parts: Parts) -> std::io::Result<[JoinHandle<Result<(), SourceError
         hub: parts.hub,
         ack,
         progress: Arc::clone(&parts.progress),
+        seen: parts.seen,
     };
     let publisher = Publisher {
         gate: parts

@@ -8,7 +8,8 @@ use std::{
 use anyhow::Context;
 use prometheus_client::registry::Registry;
 use rowcast_gateway::{
-    AuthConfig, GatewayConfig, GatewayMetrics, NotANetwork, Readiness, SocketLimits,
+    AuthConfig, BroadcastConfig, GatewayConfig, GatewayMetrics, NotANetwork, Readiness,
+    SocketLimits,
 };
 use rowcast_hub::{Hub, HubLimits};
 use rowcast_routing::Limits;
@@ -19,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, Purpose, Secret},
-    db, demo, files, health, housekeeping, memory,
+    db, demo,
+    durable::{DurableBroadcasts, Seen},
+    files, health, housekeeping, memory,
     memory::Places,
     metrics::PipelineMetrics,
     migrations, pipeline,
@@ -68,6 +71,7 @@ pub async fn run(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::
         false => axum::Router::new(),
     };
     let progress = Progress::new();
+    let seen = Arc::new(Seen::default());
     let stop = CancellationToken::new();
     let (tell, ready) = watch::channel(Readiness::NotReady("starting".into()));
     let gateway = rowcast_gateway::serve(
@@ -77,6 +81,10 @@ pub async fn run(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::
         gateway_metrics,
         Arc::new(registry),
         page,
+        Some(Arc::new(DurableBroadcasts::new(
+            sql.clone(),
+            Arc::clone(&seen),
+        ))),
     )
     .await?;
     tracing::info!(
@@ -109,6 +117,7 @@ pub async fn run(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::
         barrier: config.replication.visibility_barrier,
         hub,
         progress,
+        seen,
         metrics: pipeline_metrics,
         stop: stop.clone(),
     })
@@ -247,6 +256,8 @@ fn gateway_config(config: &Config, places: Places) -> anyhow::Result<GatewayConf
             silence: limits.silence.0,
             frames_per_second: limits.messages_per_second,
             frames_burst: limits.messages_burst,
+            broadcasts_per_second: limits.broadcasts_per_second,
+            broadcasts_burst: limits.broadcasts_burst,
             goodbye_spread: config.server.goodbye_spread.0,
             ..SocketLimits::default()
         },
@@ -262,6 +273,14 @@ fn gateway_config(config: &Config, places: Places) -> anyhow::Result<GatewayConf
             audiences: auth.jwt_audience.clone(),
             trust_claims: auth.trust_claims,
             leeway: auth.leeway.0,
+        },
+        broadcast: BroadcastConfig {
+            access_token: auth.access_token.as_ref().map(secret),
+            body_bytes: limits.broadcast_bytes.as_usize(),
+            bodies_bytes: limits.broadcasts_bytes.as_usize(),
+            idempotency_bytes: limits.idempotency_bytes.as_usize(),
+            idempotency_time: limits.idempotency_time.0,
+            ..BroadcastConfig::default()
         },
     })
 }

@@ -114,7 +114,8 @@ impl BroadcastError {
     }
 
     pub(super) fn field(message: impl Into<String>) -> BroadcastError {
-        BroadcastError::InvalidField(message.into())
+        let message: String = message.into();
+        BroadcastError::InvalidField(message.chars().take(400).collect())
     }
 }
 

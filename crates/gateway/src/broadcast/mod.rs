@@ -44,24 +44,25 @@ use self::{
 };
 use crate::{BroadcastConfig, GatewayMetrics};
 
-/// Most time for a body to come, and to wait for memory to read it into.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Most time to wait for the end of a transaction that is being published.
 const SETTLE: Duration = Duration::from_secs(5);
 /// Attempts to get in between two transactions.
 const ATTEMPTS: usize = 100;
+/// A body that is too large is read to its end, and forgotten, up to so many times the limit.
+const UNREAD: usize = 8;
 /// The header with the key of a request.
 const KEY_HEADER: &str = "idempotency-key";
 
 /// What the route needs.
 pub(crate) struct Broadcasts {
     hub: Arc<Hub>,
-    durable: Arc<dyn DurableSender>,
+    durable: Option<Arc<dyn DurableSender>>,
     /// SHA-256 of the token, so that comparing says nothing of its length either.
     token: Option<[u8; 32]>,
     body_bytes: usize,
     room: Arc<Semaphore>,
     room_bytes: usize,
+    patience: Duration,
     answers: Arc<Mutex<Answers>>,
     metrics: GatewayMetrics,
 }
@@ -70,7 +71,7 @@ impl Broadcasts {
     pub(crate) fn new(
         config: &BroadcastConfig,
         hub: Arc<Hub>,
-        durable: Arc<dyn DurableSender>,
+        durable: Option<Arc<dyn DurableSender>>,
         metrics: GatewayMetrics,
     ) -> Broadcasts {
         let token = config.access_token.as_ref();
@@ -83,6 +84,7 @@ impl Broadcasts {
             body_bytes: config.body_bytes,
             room: Arc::new(Semaphore::new(room_bytes)),
             room_bytes,
+            patience: config.patience,
             answers: Arc::new(Mutex::new(answers)),
             metrics,
         }
@@ -231,30 +233,37 @@ impl Broadcasts {
         let most = self.body_bytes;
         let length = headers.get(header::CONTENT_LENGTH);
         let length = length.and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-        if length.is_some_and(|length| length > most) {
+        if length.is_some_and(|length| length > most.saturating_mul(UNREAD)) {
             return Err(BroadcastError::TooLarge(most));
         }
-        let wanted = length.unwrap_or(most).clamp(1, self.room_bytes);
+        let wanted = length.unwrap_or(most).min(most).clamp(1, self.room_bytes);
         let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
         let room = self.room.clone().acquire_many_owned(wanted);
-        let room = tokio::time::timeout(PATIENCE, room).await;
+        let room = tokio::time::timeout(self.patience, room).await;
         let Ok(Ok(room)) = room else {
             return Err(BroadcastError::Overloaded);
         };
-        let mut bytes = Vec::with_capacity(length.unwrap_or_default());
+        let mut bytes = Vec::with_capacity(length.unwrap_or_default().min(most));
         let mut parts = body.into_data_stream();
+        let mut come = 0_usize;
         let all = async {
             while let Some(part) = parts.next().await {
                 // The sender is gone, or broke off.
                 let part = part.map_err(|_| BroadcastError::TooSlow)?;
-                if bytes.len() + part.len() > most {
-                    return Err(BroadcastError::TooLarge(most));
+                come = come.saturating_add(part.len());
+                match come <= most {
+                    true => bytes.extend_from_slice(&part),
+                    // Who is still writing does not read the answer, so a little is taken and thrown away.
+                    false if come <= most.saturating_mul(UNREAD) => bytes = Vec::new(),
+                    false => break,
                 }
-                bytes.extend_from_slice(&part);
             }
-            Ok(())
+            match come <= most {
+                true => Ok(()),
+                false => Err(BroadcastError::TooLarge(most)),
+            }
         };
-        tokio::time::timeout(PATIENCE, all)
+        tokio::time::timeout(self.patience, all)
             .await
             .unwrap_or(Err(BroadcastError::TooSlow))?;
         Ok((bytes, room))
@@ -329,6 +338,10 @@ impl Broadcasts {
 
     /// Has it written into the log, from where it comes as everything does.
     async fn write(&self, request: body::Request) -> Result<Answer, BroadcastError> {
+        let Some(durable) = self.durable.clone() else {
+            let why = "this service writes nothing into the log; leave `durable` away";
+            return Err(BroadcastError::Durable(DurableError::Refused(why.into())));
+        };
         let broadcasts = request.messages.into_iter().filter_map(|message| {
             match message {
                 body::Message::Broadcast(broadcast) => Some(broadcast),
@@ -338,7 +351,7 @@ impl Broadcasts {
         });
         let broadcasts: Vec<Broadcast> = broadcasts.collect();
         let count = broadcasts.len() as u64;
-        let cursor = self.durable.clone().send(broadcasts).await;
+        let cursor = durable.send(broadcasts).await;
         let cursor = cursor.map_err(BroadcastError::Durable)?;
         self.metrics.broadcast_messages.inc_by(count);
         #[derive(Serialize)]

@@ -24,7 +24,9 @@ pub struct Row {
 
 /// Reads a row; the error says what is wrong with it.
 pub(super) fn read(json: &str) -> Result<Row, String> {
-    let Pairs(pairs) = serde_json::from_str(json).map_err(|error| error.to_string())?;
+    let Pairs(pairs) = serde_json::from_str(json)
+        // It shows what it did not expect, however long that is.
+        .map_err(|error| error.to_string().chars().take(200).collect::<String>())?;
     if pairs.len() > MAX_COLUMNS {
         return Err(format!("a row may have {MAX_COLUMNS} columns"));
     }

@@ -15,7 +15,8 @@ use futures_util::{SinkExt, StreamExt};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use prometheus_client::registry::Registry;
 use rowcast_gateway::{
-    AuthConfig, Gateway, GatewayConfig, GatewayMetrics, Readiness, SocketLimits, serve,
+    AuthConfig, BroadcastConfig, Gateway, GatewayConfig, GatewayMetrics, Readiness, SocketLimits,
+    serve,
 };
 use rowcast_hub::{Hub, HubLimits};
 use rowcast_model::{
@@ -66,6 +67,7 @@ pub async fn world_with(
         allowed_origins: origins.iter().map(|origin| (*origin).to_owned()).collect(),
         limits,
         auth,
+        broadcast: BroadcastConfig::default(),
     };
     let gateway = serve(
         config,
@@ -74,6 +76,7 @@ pub async fn world_with(
         metrics,
         Arc::new(registry),
         Router::new(),
+        None,
     )
     .await
     .unwrap();

@@ -224,7 +224,7 @@ tree! {
         trust_claims: bool = false, env "ROWCAST_TRUST_CLAIMS";
         /// Difference of clocks that is forgiven when a token's times are checked.
         leeway: Span = Span::ms(30_000);
-        /// Token of your own servers for the internal HTTP endpoints.
+        /// Token of your own servers, for `POST /broadcast`; at least 16 bytes. Left out: that is switched off.
         access_token: Option<Secret> = None, env "ACCESS_TOKEN";
         /// Start without a key of your own: tokens are signed with a key that everybody knows.
         /// For development on one machine.
@@ -270,6 +270,18 @@ tree! {
         messages_per_second: u32 = 50;
         /// Messages that a client may send at once.
         messages_burst: u32 = 200;
+        /// Broadcasts a second that a client may send, on channels that let clients, in the long run.
+        broadcasts_per_second: u32 = 20;
+        /// Broadcasts that a client may send at once.
+        broadcasts_burst: u32 = 60;
+        /// Largest body of `POST /broadcast`.
+        broadcast_bytes: ByteSize = ByteSize::mib(1);
+        /// Most memory for bodies of `POST /broadcast` that are read or said at a time.
+        broadcasts_bytes: ByteSize = ByteSize::mib(16);
+        /// Most memory for answers that are kept for requests that come again with their `Idempotency-Key`.
+        idempotency_bytes: ByteSize = ByteSize::mib(8);
+        /// How long they are kept.
+        idempotency_time: Span = Span::ms(3_600_000);
     }
     /// What the service says of itself.
     log: Log {

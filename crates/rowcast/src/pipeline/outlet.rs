@@ -14,7 +14,7 @@ use rowcast_hub::Hub;
 use rowcast_model::{Batch, HubOp};
 use rowcast_source::AckHandle;
 
-use crate::progress::Progress;
+use crate::{durable::Seen, progress::Progress};
 
 /// A step that took longer is better taken by another thread.
 const LONG: Duration = Duration::from_micros(300);
@@ -27,13 +27,16 @@ pub(super) struct Outlet {
     pub hub: Arc<Hub>,
     pub ack: AckHandle,
     pub progress: Arc<Progress>,
+    pub seen: Arc<Seen>,
 }
 
 impl Outlet {
     /// Hands a batch to the hub and says so.
     pub(super) fn publish(&self, batch: Batch) {
         let ack = batch.ack;
+        let ended = self.seen.ended(&batch);
         self.hub.publish(batch);
+        self.seen.note(ended);
         if let Some(lsn) = ack {
             self.ack.ack(lsn);
             self.progress.reached(lsn);

@@ -66,6 +66,7 @@ async fn a_row_travels_from_the_log_to_the_sink_of_its_organization() {
         barrier: true,
         hub: hub.clone(),
         progress: progress.clone(),
+        seen: Arc::default(),
         metrics: PipelineMetrics::new(&mut registry),
         stop: stop.clone(),
     })
