@@ -79,6 +79,7 @@ fn frames_of_the_protocol_page_are_understood() {
             ClientFrame::Auth(_) => "auth",
             ClientFrame::Subscribe(_) => "subscribe",
             ClientFrame::Unsubscribe { .. } => "unsubscribe",
+            ClientFrame::Broadcast(_) => "broadcast",
             ClientFrame::Token { .. } => "token",
             ClientFrame::Ping { .. } => "ping",
             ClientFrame::Pong => "pong",
@@ -86,7 +87,7 @@ fn frames_of_the_protocol_page_are_understood() {
     }
     assert_eq!(
         kinds.len(),
-        6,
+        7,
         "every frame of a client is shown: {kinds:?}"
     );
 
@@ -99,7 +100,7 @@ fn frames_of_the_protocol_page_are_understood() {
             cursor.parse::<rowcast_model::Cursor>().unwrap();
         }
     }
-    let all = "auth_success broadcast commit data error goodbye invalidate membership ping pong position postgres_changes resync status subscribed token_refreshed unsubscribed";
+    let all = "ack auth_success broadcast commit data error goodbye invalidate membership ping pong position postgres_changes resync status subscribed token_refreshed unsubscribed";
     assert_eq!(kinds, all.split(' ').map(str::to_owned).collect());
 }
 
