@@ -92,6 +92,23 @@ impl Server {
         server
     }
 
+    /// The same as `start` for a process that may open only so many files.
+    pub async fn start_with_files(
+        database: &Database,
+        more: &[(&str, &str)],
+        files: u32,
+    ) -> Server {
+        let mut server = Server::launch_by(database, more, |program| {
+            let mut limited = Command::new("/bin/sh");
+            limited.args(["-c", &format!("ulimit -n {files}; exec {program} serve")]);
+            limited.env_clear().stdin(Stdio::null());
+            limited
+        });
+        server.until_listening().await;
+        server.until_ready().await;
+        server
+    }
+
     /// Starts a service that may never get as far as listening.
     pub fn launch_any(database: &Database, more: &[(&str, &str)]) -> Server {
         Server::launch_by(database, more, |_| command(&["serve"], &[]))
@@ -194,6 +211,17 @@ impl Server {
     /// Status and body of a page on the internal port.
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
         get(self.internal, path).await
+    }
+
+    /// One figure of `/metrics`, by its name without `rowcast_`, with its label if it has one: 0 before it
+    /// was counted for the first time.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let (_, text) = self.get("/metrics").await.unwrap();
+        let figure = text.lines().find_map(|line| {
+            let rest = line.strip_prefix("rowcast_")?.strip_prefix(name)?;
+            rest.strip_prefix(' ')?.parse().ok()
+        });
+        figure.unwrap_or_default()
     }
 
     /// All that the service wrote so far.

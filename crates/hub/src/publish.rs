@@ -14,6 +14,7 @@ use crate::{
     latest::{self, RecordKey},
     may_see,
     run::Run,
+    spread::read_after,
     stage::Stage,
     state::{Conn, Map, Open, State, Sub},
     topics::{Listeners, Member, SubId, Topic},
@@ -103,6 +104,7 @@ impl State {
         for id in replaying {
             self.go_live(u32::try_from(id).unwrap_or(u32::MAX), false);
         }
+        let all = self.conns.len();
         for (_, sub) in &mut self.subs {
             let before = sub.is_single();
             sub.open = false;
@@ -113,7 +115,11 @@ impl State {
             if let Some(conn) = self.conns.get_mut(sub.conn as usize) {
                 // Everything is read again, so what is held back need not be sent.
                 conn.connection.forget_latest(sub.generation);
-                let frame = server::resync(&sub.channel.to_string(), reason, &start);
+                let channel = sub.channel.to_string();
+                let frame = match read_after(conn.connection.id, all) {
+                    0 => server::resync(&channel, reason, &start),
+                    after => server::resync_after(&channel, reason, &start, after),
+                };
                 stage.push_frame(&mut conn.mark, &conn.connection, &frame);
             }
         }

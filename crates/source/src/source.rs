@@ -97,6 +97,8 @@ pub struct Source {
 /// A stream that runs.
 struct Connected {
     stream: PgWire,
+    /// It was said that it streams.
+    said: bool,
     live: Live,
     liveness: Liveness,
     /// Something came since the clock was read last.
@@ -178,6 +180,11 @@ impl Source {
             let failed = match &mut self.connected {
                 None => match Box::pin(self.connect()).await {
                     Ok(start) => return Ok(start),
+                    Err(error) => error,
+                },
+                // Said when the start was taken in: whoever reads it knows by then how far he has to come.
+                Some(connected) if !connected.said => match self.say_streaming().await {
+                    Ok(()) => continue,
                     Err(error) => error,
                 },
                 // Most events have arrived already: no timer, no clock, no waker for those.
@@ -315,6 +322,7 @@ impl Source {
         let now = Instant::now();
         self.connected = Some(Connected {
             stream,
+            said: false,
             live,
             liveness: Liveness::new(config.silence_limit, now),
             heard: false,
@@ -326,7 +334,6 @@ impl Source {
         self.epoch = Some(epoch);
         self.written = written;
         self.metrics.connected();
-        self.status.send_replace(SourceStatus::Streaming { epoch });
         tracing::info!(slot = %self.config.slot, %epoch, "streaming");
         let renewed = self.renewed.take();
         let reason = match (changed, skipped) {
@@ -343,6 +350,20 @@ impl Source {
             );
         }
         Ok(SourceEvent::Start { epoch, reason })
+    }
+
+    /// Says that it streams, and writes what will come behind everything that was written so far: an idle
+    /// server would leave us in doubt about that for a while.
+    async fn say_streaming(&mut self) -> Result<(), SourceError> {
+        let (Some(connected), Some(epoch)) = (&mut self.connected, self.epoch) else {
+            return Ok(());
+        };
+        connected.said = true;
+        self.status.send_replace(SourceStatus::Streaming { epoch });
+        let (written, walsender) = connected.live.heartbeat(&self.config.slot).await?;
+        let now = Instant::now();
+        connected.liveness.asked(now, written, walsender);
+        Ok(())
     }
 
     fn pass_on_acknowledgement(&mut self) {
