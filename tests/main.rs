@@ -12,6 +12,7 @@ mod commands;
 mod demo_page;
 mod disasters;
 mod harness;
+mod incidents;
 mod mission;
 mod oracle;
 mod promises;

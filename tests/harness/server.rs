@@ -98,10 +98,12 @@ impl Server {
         more: &[(&str, &str)],
         files: u32,
     ) -> Server {
-        let mut limited = Command::new("/bin/sh");
-        let program = env!("CARGO_BIN_EXE_rowcast");
-        limited.args(["-c", &format!("ulimit -n {files}; exec {program} serve")]);
-        let mut server = Server::spawn(database, more, limited);
+        let mut server = Server::launch_by(database, more, |program| {
+            let mut limited = Command::new("/bin/sh");
+            limited.args(["-c", &format!("ulimit -n {files}; exec {program} serve")]);
+            limited.env_clear().stdin(Stdio::null());
+            limited
+        });
         server.until_listening().await;
         server.until_ready().await;
         server
@@ -109,19 +111,22 @@ impl Server {
 
     /// Starts a service that may never get as far as listening.
     pub fn launch_any(database: &Database, more: &[(&str, &str)]) -> Server {
-        Server::spawn(database, more, command(&["serve"], &[]))
+        Server::launch_by(database, more, |_| command(&["serve"], &[]))
     }
 
-    fn spawn(database: &Database, more: &[(&str, &str)], mut command: Command) -> Server {
+    /// The same, as the command of somebody else: a program that runs it in surroundings of its own.
+    pub fn launch_by(
+        database: &Database,
+        more: &[(&str, &str)],
+        make: impl FnOnce(&str) -> Command,
+    ) -> Server {
         let mut env = Server::env(database);
         env.extend(
             more.iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
         );
-        let mut child = command
-            .env_clear()
+        let mut child = make(env!("CARGO_BIN_EXE_rowcast"))
             .envs(env)
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -138,7 +143,7 @@ impl Server {
         }
     }
 
-    async fn until_listening(&mut self) {
+    pub async fn until_listening(&mut self) {
         let lines = self.lines.clone();
         let log = || lines.lock().unwrap().join("\n");
         super::until_or("the service listens", log, async || {

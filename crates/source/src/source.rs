@@ -221,6 +221,19 @@ impl Source {
         }
     }
 
+    /// For whoever cannot take events for a while, from time to time: gives the stream up when the server has ended
+    /// the SQL connection beside it. A server that shuts down does that first, and then waits until all is
+    /// read. [`Source::next`] connects again, and nothing is lost.
+    pub fn let_go(&mut self) {
+        if self
+            .connected
+            .as_ref()
+            .is_some_and(|connected| connected.live.is_alone())
+        {
+            self.failed(&SourceError::ShuttingDown);
+        }
+    }
+
     /// Ends the stream in bounded time (a few seconds), telling the server what may be forgotten. That trails
     /// as ever: the next process reads the past from there.
     pub async fn close(mut self) {
