@@ -24,6 +24,7 @@ pub(crate) struct Metrics {
     pub evicted: Counter,
     pub replays: Counter,
     pub replayed: Counter,
+    pub recoveries: Counter,
     resyncs: Family<[(&'static str, String); 1], Counter>,
 }
 
@@ -43,6 +44,7 @@ impl Metrics {
             evicted: Counter::default(),
             replays: Counter::default(),
             replayed: Counter::default(),
+            recoveries: Counter::default(),
             resyncs: Family::default(),
         };
         registry.register_with_unit(
@@ -104,6 +106,11 @@ impl Metrics {
             "hub_replayed_events",
             "Past events handed to sockets",
             metrics.replayed.clone(),
+        );
+        registry.register(
+            "hub_recoveries",
+            "Subscriptions that were told what changed before the past in memory",
+            metrics.recoveries.clone(),
         );
         registry.register(
             "hub_resyncs",

@@ -23,17 +23,20 @@ impl State {
     pub(crate) fn step(&mut self, op: &HubOp, stage: &mut Stage) {
         match op {
             HubOp::Event(event) => {
-                self.expect_epoch(event.cursor.epoch, stage);
+                self.expect_epoch(event.cursor.epoch);
+                self.tell_epoch(stage);
                 self.event(event, stage);
                 self.advance(event.cursor);
             }
             HubOp::Commit { cursor, .. } => {
                 self.commit(cursor, stage);
-                self.expect_epoch(cursor.epoch, stage);
+                self.expect_epoch(cursor.epoch);
+                self.tell_epoch(stage);
                 self.advance(*cursor);
             }
             HubOp::Position(cursor) => {
-                self.expect_epoch(cursor.epoch, stage);
+                self.expect_epoch(cursor.epoch);
+                self.tell_epoch(stage);
                 self.advance(*cursor);
             }
             HubOp::Membership(change) => self.change_membership(change, stage),
@@ -41,7 +44,7 @@ impl State {
             HubOp::ApiKey(change) => self.change_key(change, stage),
             HubOp::ApiKeysCleared => self.clear_keys(stage),
             HubOp::LogBegins { floor, target } => {
-                self.expect_epoch(floor.epoch, stage);
+                self.expect_epoch(floor.epoch);
                 // What stands between was never read here: somebody else has, or nobody.
                 if self
                     .position
@@ -51,24 +54,26 @@ impl State {
                 }
                 self.advance(*floor);
                 self.target = Some(*target);
+                self.tell_epoch(stage);
             }
             // Why is for people, in the log of the service; clients get one word they know.
-            HubOp::NewEpoch { epoch, .. } => self.new_epoch(*epoch, stage),
+            HubOp::NewEpoch { epoch, .. } => self.new_epoch(*epoch),
         }
     }
 
     /// Positions of another epoch without news of it mean the same as the news.
-    fn expect_epoch(&mut self, epoch: Epoch, stage: &mut Stage) {
+    fn expect_epoch(&mut self, epoch: Epoch) {
         if self
             .position
             .is_some_and(|position| position.epoch != epoch)
         {
-            self.new_epoch(epoch, stage);
+            self.new_epoch(epoch);
         }
     }
 
-    fn new_epoch(&mut self, epoch: Epoch, stage: &mut Stage) {
-        let reason = "epoch_changed";
+    /// Subscribers are told as soon as it is known where the log begins ([`State::tell_epoch`]), so that they
+    /// can come back with that.
+    fn new_epoch(&mut self, epoch: Epoch) {
         let start = Cursor {
             epoch,
             commit_lsn: Lsn::ZERO,
@@ -77,6 +82,7 @@ impl State {
         self.position = Some(start);
         self.target = None;
         self.history.begin(start);
+        self.desk.clear();
         for id in self.open.classes.drain(..) {
             if let Some(class) = self.classes.get(id) {
                 class.open = false;
@@ -94,6 +100,18 @@ impl State {
             sub.skip_until = None;
             sub.since = start;
             sub.note_single(before, &mut self.classes);
+        }
+        self.epoch_untold = !self.subs.is_empty();
+    }
+
+    fn tell_epoch(&mut self, stage: &mut Stage) {
+        if !std::mem::take(&mut self.epoch_untold) {
+            return;
+        }
+        let reason = "epoch_changed";
+        let start = self.position();
+        for (_, sub) in &mut self.subs {
+            sub.since = start;
             self.metrics.resync(reason);
             if let Some(conn) = self.conns.get_mut(sub.conn as usize) {
                 // Everything is read again, so what is held back need not be sent.

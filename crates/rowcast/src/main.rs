@@ -15,6 +15,7 @@ mod migrations;
 mod pipeline;
 mod progress;
 mod queue;
+mod recovery;
 mod service;
 mod term;
 mod watchdog;
