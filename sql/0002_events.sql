@@ -102,8 +102,8 @@ END $$;
 
 DO $$
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = 'public.realtime_table_events'::regclass AND t.tgname = 'rowcast_gap') THEN
-        CREATE TRIGGER rowcast_gap AFTER UPDATE OR DELETE OR TRUNCATE ON public.realtime_table_events
+    IF NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = 'public.realtime_table_events'::regclass AND t.tgname = 'note_gap') THEN
+        CREATE TRIGGER note_gap AFTER UPDATE OR DELETE OR TRUNCATE ON public.realtime_table_events
             FOR EACH STATEMENT EXECUTE FUNCTION rowcast.note_gap();
     END IF;
 END $$;
@@ -129,8 +129,8 @@ END $$;
 
 DO $$
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = 'rowcast.tables'::regclass AND t.tgname = 'rowcast_untracked') THEN
-        CREATE TRIGGER rowcast_untracked AFTER DELETE ON rowcast.tables
+    IF NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = 'rowcast.tables'::regclass AND t.tgname = 'note_untracked') THEN
+        CREATE TRIGGER note_untracked AFTER DELETE ON rowcast.tables
             FOR EACH ROW EXECUTE FUNCTION rowcast.note_untracked();
     END IF;
 END $$;

@@ -173,5 +173,8 @@ COMMENT ON FUNCTION rowcast.uninstall() IS 'Removes Rowcast from this database; 
 -- Nothing here is for everybody.
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA rowcast FROM PUBLIC;
 
+-- What a later version needs reaches the roles of an earlier one.
+SELECT rowcast.grant_service(r.role_name) FROM rowcast.service_roles r JOIN pg_roles p ON p.rolname = r.role_name;
+
 -- Triggers that an earlier version made are made anew.
 SELECT rowcast.repair();

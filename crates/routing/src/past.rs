@@ -100,16 +100,20 @@ impl Past {
         }
     }
 
-    /// What changed for an organization, oldest first; `None`: there is a row of which nobody knows
-    /// who may see it. `now` stands where no better time is known.
+    /// What changed for an organization from the number `since` on, oldest first; `None`: there is a row of
+    /// which nobody knows who may see it. `now` stands where no better time is known.
     pub fn tell(
         &self,
         organization: &OrgId,
         rows: Vec<PastRow>,
+        since: u64,
         now: Timestamp,
     ) -> Option<Vec<Changed>> {
         let mut wholes: BTreeMap<u32, Whole<'_>> = BTreeMap::new();
         let mut whole = |table, newest, op, at| {
+            if newest < since {
+                return;
+            }
             let whole = Whole {
                 table,
                 newest,

@@ -80,7 +80,7 @@ pub async fn answer(
         let horizon = found.begin.sample.horizon;
         let samples = whole.iter().map(|usable| usable.sample);
         let samples = samples.filter(|sample| sample.horizon >= horizon).collect();
-        let changed = past.tell(&organization, found.rows?, after.now)?;
+        let changed = past.tell(&organization, found.rows?, horizon, after.now)?;
         let bytes = changed.len() * RECORD + found.bytes;
         Some(Recovery {
             organization,
