@@ -24,6 +24,7 @@ mod publish;
 mod recovery;
 mod replay;
 mod resume;
+mod run;
 mod stage;
 mod state;
 mod stream;

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use rowcast_model::{
-    Body, Channel, Cursor, Epoch, HubOp, Lsn, RoutedEvent, Topic as TopicOf, UserId,
+    Body, Channel, Cursor, Epoch, HubOp, Lsn, OrgId, RoutedEvent, Topic as TopicOf, UserId,
 };
 use rowcast_wire::{Mode, server};
 use slab::Slab;
@@ -13,29 +13,43 @@ use crate::{
     classes::{Class, ClassId, Classes},
     latest::{self, RecordKey},
     may_see,
+    run::Run,
     stage::Stage,
-    state::{Conn, Open, State, Sub},
-    topics::{Listeners, Member, SubId},
+    state::{Conn, Map, Open, State, Sub},
+    topics::{Listeners, Member, SubId, Topic},
 };
 
 impl State {
+    /// Tells what is under way for everybody of a class: before anything else is told to anybody, and before
+    /// anybody comes or goes.
+    pub(crate) fn settle(&mut self, stage: &mut Stage) {
+        self.run
+            .settle(&mut self.classes, &self.topics, &mut self.conns, stage);
+    }
+
     /// Takes one step of the log; bytes go to the stage.
     pub(crate) fn step(&mut self, op: &HubOp, stage: &mut Stage) {
+        if !matches!(
+            op,
+            HubOp::Event(_) | HubOp::Commit { .. } | HubOp::Position(_)
+        ) {
+            self.settle(stage);
+        }
         match op {
             HubOp::Event(event) => {
-                self.expect_epoch(event.cursor.epoch);
+                self.expect_epoch(event.cursor.epoch, stage);
                 self.tell_epoch(stage);
                 self.event(event, stage);
                 self.advance(event.cursor);
             }
             HubOp::Commit { cursor, .. } => {
                 self.commit(cursor, stage);
-                self.expect_epoch(cursor.epoch);
+                self.expect_epoch(cursor.epoch, stage);
                 self.tell_epoch(stage);
                 self.advance(*cursor);
             }
             HubOp::Position(cursor) => {
-                self.expect_epoch(cursor.epoch);
+                self.expect_epoch(cursor.epoch, stage);
                 self.tell_epoch(stage);
                 self.advance(*cursor);
             }
@@ -44,7 +58,7 @@ impl State {
             HubOp::ApiKey(change) => self.change_key(change, stage),
             HubOp::ApiKeysCleared => self.clear_keys(stage),
             HubOp::LogBegins { floor, target } => {
-                self.expect_epoch(floor.epoch);
+                self.expect_epoch(floor.epoch, stage);
                 // What stands between was never read here: somebody else has, or nobody.
                 if self
                     .position
@@ -57,23 +71,24 @@ impl State {
                 self.tell_epoch(stage);
             }
             // Why is for people, in the log of the service; clients get one word they know.
-            HubOp::NewEpoch { epoch, .. } => self.new_epoch(*epoch),
+            HubOp::NewEpoch { epoch, .. } => self.new_epoch(*epoch, stage),
         }
     }
 
     /// Positions of another epoch without news of it mean the same as the news.
-    fn expect_epoch(&mut self, epoch: Epoch) {
+    fn expect_epoch(&mut self, epoch: Epoch, stage: &mut Stage) {
         if self
             .position
             .is_some_and(|position| position.epoch != epoch)
         {
-            self.new_epoch(epoch);
+            self.new_epoch(epoch, stage);
         }
     }
 
     /// Subscribers are told as soon as it is known where the log begins ([`State::tell_epoch`]), so that they
     /// can come back with that.
-    fn new_epoch(&mut self, epoch: Epoch) {
+    fn new_epoch(&mut self, epoch: Epoch, stage: &mut Stage) {
+        self.settle(stage);
         let start = Cursor {
             epoch,
             commit_lsn: Lsn::ZERO,
@@ -108,6 +123,7 @@ impl State {
         if !std::mem::take(&mut self.epoch_untold) {
             return;
         }
+        self.settle(stage);
         let reason = "epoch_changed";
         let start = self.position();
         for (_, sub) in &mut self.subs {
@@ -141,6 +157,8 @@ impl State {
             conns: &mut self.conns,
             classes: &mut self.classes,
             open: &mut self.open,
+            run: &mut self.run,
+            topics: &self.topics,
             stage,
             event,
             step: self.step,
@@ -223,6 +241,8 @@ impl State {
                 conns: &mut self.conns,
                 classes: &mut self.classes,
                 open: &mut self.open,
+                run: &mut self.run,
+                topics: &self.topics,
                 stage,
                 event,
                 step: self.step,
@@ -237,6 +257,10 @@ impl State {
     /// Tells those who got a part of the transaction, but not what was marked as its last event.
     fn commit(&mut self, cursor: &Cursor, stage: &mut Stage) {
         self.step += 1;
+        if self.open.classes.is_empty() && self.open.subs.is_empty() {
+            return;
+        }
+        self.settle(stage);
         let mut tell = |class: &mut Class, conn: u32, conns: &mut Slab<Conn>| {
             if let Some(conn) = conns.get_mut(conn as usize) {
                 let stretch =
@@ -287,6 +311,8 @@ struct Cast<'a> {
     conns: &'a mut Slab<Conn>,
     classes: &'a mut Classes,
     open: &'a mut Open,
+    run: &'a mut Run,
+    topics: &'a Map<OrgId, Topic>,
     stage: &'a mut Stage,
     event: &'a RoutedEvent,
     step: u64,
@@ -324,12 +350,17 @@ impl Cast<'_> {
             self.open.classes.push(id);
         }
         let stretch = class.event(self.step, event, self.stage);
-        for member in members {
-            if let Some(conn) = self.conns.get_mut(member.conn as usize) {
-                self.stage.push(&mut conn.mark, &conn.connection, stretch);
-            }
+        if !self.run.extend(id, stretch) {
+            let stretch = stretch.clone();
+            self.settle();
+            self.run.begin(id, stretch);
         }
         self.delivered |= !members.is_empty();
+    }
+
+    fn settle(&mut self) {
+        self.run
+            .settle(self.classes, self.topics, self.conns, self.stage);
     }
 
     /// Offers the event to all subscriptions of one user in its organization.
@@ -400,6 +431,8 @@ impl Cast<'_> {
             }
             (Some(_), None) => return,
         };
+        self.run
+            .settle(self.classes, self.topics, self.conns, self.stage);
         let Some(conn) = self.conns.get_mut(sub.conn as usize) else {
             return;
         };

@@ -18,7 +18,7 @@ use crate::{
 /// A hub that remembers hardly anything, and may ask.
 fn hub() -> Hub {
     let hub = hub_with(HubLimits {
-        history_organization_bytes: 1500,
+        history_organization_bytes: 2000,
         recovery_bytes: 1 << 20,
         ..HubLimits::default()
     });
@@ -151,7 +151,7 @@ fn what_changed_comes_before_the_past_and_that_before_what_is_new() {
         .step_by(10)
         .map(|n| format!("row {n}"))
         .collect();
-    assert!(rows.len() > 2, "{words:?}");
+    assert!(rows.len() >= 2, "{words:?}");
     rows.extend(["position".into(), "row 130".into()]);
     assert_eq!(words[recovered + 1..], rows);
 }
