@@ -11,3 +11,4 @@ mod promise_07_revocation;
 mod promise_08_visible;
 mod promise_09_writes;
 mod promise_11_bounded;
+mod promise_11_ceiling;

@@ -173,6 +173,7 @@ impl Hub {
                 identity: identity.clone(),
                 welcomed: false,
                 subs: smallvec::SmallVec::new(),
+                described: 0,
             }),
         });
         match identity.auth {
@@ -226,13 +227,19 @@ impl Hub {
         result
     }
 
-    /// Tells more of the past to a connection whose [`Connection::work`] says so: a bounded part of it.
-    pub fn replay(&self, connection: &Arc<Connection>) {
+    /// Tells more of the past to a connection whose [`Connection::work`] says so: a bounded part of it. False
+    /// when so much waits for all sockets that this has to wait, too: try again in a while.
+    pub fn replay(&self, connection: &Arc<Connection>) -> bool {
+        if self.shared.budget.is_nearly_used() {
+            self.shared.metrics.replay_waits.inc();
+            return false;
+        }
         let mut state = self.state.lock();
         state.replay(connection, &self.shared.budget);
         // The publisher shall not wait behind many who come back.
         MutexGuard::unlock_fair(state);
         connection.pump();
+        true
     }
 
     /// Waits until something of the past is wanted that is not known here, and says what. Whoever asks this
@@ -359,6 +366,8 @@ impl Hub {
     fn note_subscriptions(&self, state: &State) {
         let count = i64::try_from(state.subs.len()).unwrap_or(i64::MAX);
         self.shared.metrics.subscriptions.set(count);
+        let described = i64::try_from(state.described).unwrap_or(i64::MAX);
+        self.shared.metrics.described.set(described);
     }
 }
 

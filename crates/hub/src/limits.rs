@@ -13,6 +13,10 @@ pub struct HubLimits {
     pub latest_bytes: usize,
     /// Subscriptions of one connection, by number.
     pub subscriptions: usize,
+    /// What the subscriptions of one connection may take: table lists, filters, column lists.
+    pub subscriptions_bytes: usize,
+    /// The same for all connections together.
+    pub total_subscriptions_bytes: usize,
     /// Past events of all organizations that are kept for those who come back.
     pub history_bytes: usize,
     /// The same for one organization.
@@ -36,6 +40,8 @@ impl Default for HubLimits {
             total_outbox_bytes: 256 << 20,
             latest_bytes: 256 << 10,
             subscriptions: 100,
+            subscriptions_bytes: 256 << 10,
+            total_subscriptions_bytes: 64 << 20,
             history_bytes: 256 << 20,
             history_organization_bytes: 32 << 20,
             history_retention: Duration::from_secs(600),

@@ -14,6 +14,7 @@ use crate::{
     latest::{self, RecordKey},
     may_see,
     run::Run,
+    spread::read_after,
     stage::Stage,
     state::{Conn, Map, Open, State, Sub},
     topics::{Listeners, Member, SubId, Topic},
@@ -126,13 +127,18 @@ impl State {
         self.settle(stage);
         let reason = "epoch_changed";
         let start = self.position();
+        let all = self.conns.len();
         for (_, sub) in &mut self.subs {
             sub.since = start;
             self.metrics.resync(reason);
             if let Some(conn) = self.conns.get_mut(sub.conn as usize) {
                 // Everything is read again, so what is held back need not be sent.
                 conn.connection.forget_latest(sub.generation);
-                let frame = server::resync(&sub.channel.to_string(), reason, &start);
+                let channel = sub.channel.to_string();
+                let frame = match read_after(conn.connection.id, all) {
+                    0 => server::resync(&channel, reason, &start),
+                    after => server::resync_after(&channel, reason, &start, after),
+                };
                 stage.push_frame(&mut conn.mark, &conn.connection, &frame);
             }
         }

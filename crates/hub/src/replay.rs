@@ -98,6 +98,10 @@ impl State {
         self.metrics.replayed.inc_by(turn.told);
         self.metrics.deliveries.inc_by(turn.told);
         if !turn.out.is_empty() {
+            // What waits is counted by its length, so it has no room to spare.
+            if turn.out.capacity() - turn.out.len() > turn.out.len() / 4 {
+                turn.out.shrink_to_fit();
+            }
             connection.queue(turn.out.into());
         }
         if !more {

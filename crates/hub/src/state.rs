@@ -39,6 +39,8 @@ pub(crate) struct About {
     /// Was sent its first frame.
     pub welcomed: bool,
     pub subs: SmallVec<[SubId; 2]>,
+    /// What the table lists of its subscriptions take.
+    pub described: usize,
 }
 
 /// One subscription.
@@ -62,6 +64,8 @@ pub(crate) struct Sub {
     pub generation: u64,
     pub channel: Channel,
     pub parts: Option<Box<[Part]>>,
+    /// What its table list takes.
+    pub cost: u32,
 }
 
 /// One entry of a table list.
@@ -186,6 +190,8 @@ pub(crate) struct State {
     /// The time by which answers are forgotten.
     pub now: Duration,
     pub metrics: Metrics,
+    /// What the table lists of all subscriptions take.
+    pub described: usize,
     /// Columns of tables by name, and there by schema.
     tables: Map<Arc<str>, SmallVec<[Table; 1]>>,
     table_count: usize,
@@ -232,6 +238,7 @@ impl State {
             desk: Desk::new(limits.recovery_bytes),
             now: Duration::ZERO,
             metrics,
+            described: 0,
             tables: Map::default(),
             table_count: 0,
             last_table: None,
@@ -279,8 +286,10 @@ impl State {
     /// Takes a subscription out of every index.
     pub(crate) fn remove_sub(&mut self, id: SubId) -> Option<Sub> {
         let sub = self.subs.try_remove(id as usize)?;
+        self.described -= sub.cost as usize;
         if let Some(conn) = self.conns.get_mut(sub.conn as usize) {
             conn.about.subs.retain(|other| *other != id);
+            conn.about.described -= sub.cost as usize;
             if sub.mode == Mode::Latest {
                 conn.connection.forget_latest(sub.generation);
             }

@@ -36,6 +36,7 @@ impl State {
             .conns
             .get(connection.slot as usize)
             .and_then(|conn| self.find_sub(conn, &wanted.channel));
+        let cost = self.afford(connection, before, &wanted)?;
         match before {
             Some(before) => drop(self.remove_sub(before)),
             None if count >= most => return Err(HubError::TooManySubscriptions(count)),
@@ -94,6 +95,7 @@ impl State {
             _ => cursor,
         };
         let begins = Begins {
+            cost,
             since,
             skip_until,
             replay,
@@ -186,6 +188,32 @@ impl State {
         Ok(tables)
     }
 
+    /// What a table list takes, if there is room for it beside the others, that of `before` left out.
+    fn afford(
+        &self,
+        connection: &Connection,
+        before: Option<SubId>,
+        wanted: &Subscription,
+    ) -> Result<u32, HubError> {
+        /// A subscription without a table list, with its places in the indexes. The two that every socket
+        /// begins with are counted with the socket.
+        const PLAIN: usize = 512;
+        let limits = &self.limits;
+        let before = before.and_then(|id| self.subs.get(id as usize));
+        let before = before.map_or(0, |sub| sub.cost as usize);
+        let conn = self.conns.get(connection.slot as usize);
+        let (own, others) =
+            conn.map_or((0, 0), |conn| (conn.about.described, conn.about.subs.len()));
+        let cost = wanted.cost() + if others < 2 { 0 } else { PLAIN };
+        if cost > 0 && own - before + cost > limits.subscriptions_bytes {
+            return Err(HubError::SubscriptionsTooLarge(limits.subscriptions_bytes));
+        }
+        if cost > before && self.described - before + cost > limits.total_subscriptions_bytes {
+            return Err(HubError::TooManyFilters);
+        }
+        Ok(u32::try_from(cost).unwrap_or(u32::MAX))
+    }
+
     /// What is known of the past of a channel.
     fn known(&self, identity: &Identity, channel: &Channel) -> Known {
         let organizations = past_of(&self.directory, identity, channel);
@@ -255,10 +283,13 @@ impl State {
             generation,
             channel: wanted.channel,
             parts,
+            cost: begins.cost,
         });
         let id = u32::try_from(id).unwrap_or(u32::MAX);
+        self.described += begins.cost as usize;
         if let Some(conn) = self.conns.get_mut(connection.slot as usize) {
             conn.about.subs.push(id);
+            conn.about.described += begins.cost as usize;
         }
         if self
             .subs
@@ -300,6 +331,7 @@ impl State {
 
 /// Where a subscription begins.
 struct Begins {
+    cost: u32,
     since: Cursor,
     skip_until: Option<Cursor>,
     replay: Option<Box<Replay>>,

@@ -169,6 +169,26 @@ pub fn recovered(channel: &str, cursor: &Cursor) -> Frame {
     })
 }
 
+/// The same, told to very many at once: each should read after a time of its own.
+pub fn resync_after(channel: &str, reason: &str, cursor: &Cursor, after_ms: u64) -> Frame {
+    #[derive(Serialize)]
+    struct Resync<'a> {
+        r#type: &'a str,
+        channel: &'a str,
+        reason: &'a str,
+        cursor: &'a Cursor,
+        #[serde(rename = "readAfterMs")]
+        after_ms: u64,
+    }
+    frame(&Resync {
+        r#type: "resync",
+        channel,
+        reason,
+        cursor,
+        after_ms,
+    })
+}
+
 /// A transaction is complete whose last event this subscriber did not get.
 pub fn commit(channel: &str, cursor: &Cursor) -> Frame {
     frame(&Message {
@@ -276,6 +296,10 @@ mod tests {
         assert_eq!(
             text(&error(None, ErrorCode::NotMember, "no")),
             r#"{"type":"error","code":206,"name":"not_member","message":"no"}"#
+        );
+        assert_eq!(
+            text(&resync_after("org:1", "too_old", &cursor, 7)),
+            r#"{"type":"resync","channel":"org:1","reason":"too_old","cursor":"00000001-ff-z","readAfterMs":7}"#
         );
         assert_eq!(
             text(&resync("org:1", "too_old", &cursor)),
