@@ -25,8 +25,8 @@ pub(crate) struct Metrics {
     pub evicted: Counter,
     pub replays: Counter,
     pub replayed: Counter,
-    pub recoveries: Counter,
     pub replay_waits: Counter,
+    pub recoveries: Counter,
     resyncs: Family<[(&'static str, String); 1], Counter>,
 }
 
@@ -47,8 +47,8 @@ impl Metrics {
             evicted: Counter::default(),
             replays: Counter::default(),
             replayed: Counter::default(),
-            recoveries: Counter::default(),
             replay_waits: Counter::default(),
+            recoveries: Counter::default(),
             resyncs: Family::default(),
         };
         registry.register_with_unit(
@@ -118,14 +118,14 @@ impl Metrics {
             metrics.replayed.clone(),
         );
         registry.register(
-            "hub_recoveries",
-            "Subscriptions that were told what changed before the past in memory",
-            metrics.recoveries.clone(),
-        );
-        registry.register(
             "hub_replay_waits",
             "Times a past was not told on, as too much waited for all sockets",
             metrics.replay_waits.clone(),
+        );
+        registry.register(
+            "hub_recoveries",
+            "Subscriptions that were told what changed before the past in memory",
+            metrics.recoveries.clone(),
         );
         registry.register(
             "hub_resyncs",

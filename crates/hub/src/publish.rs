@@ -126,8 +126,7 @@ impl State {
         }
         self.settle(stage);
         let reason = "epoch_changed";
-        let start = self.position();
-        let all = self.conns.len();
+        let (start, all) = (self.position(), self.conns.len());
         for (_, sub) in &mut self.subs {
             sub.since = start;
             self.metrics.resync(reason);

@@ -159,16 +159,6 @@ pub fn resync(channel: &str, reason: &str, cursor: &Cursor) -> Frame {
     })
 }
 
-/// What changed before `cursor` on this channel was told as invalidations; what comes next stands behind it.
-pub fn recovered(channel: &str, cursor: &Cursor) -> Frame {
-    frame(&Message {
-        channel: Some(channel),
-        form: Some("invalidations"),
-        cursor: Some(cursor),
-        ..Message::new("recovered")
-    })
-}
-
 /// The same, told to very many at once: each should read after a time of its own.
 pub fn resync_after(channel: &str, reason: &str, cursor: &Cursor, after_ms: u64) -> Frame {
     #[derive(Serialize)]
@@ -186,6 +176,16 @@ pub fn resync_after(channel: &str, reason: &str, cursor: &Cursor, after_ms: u64)
         reason,
         cursor,
         after_ms,
+    })
+}
+
+/// What changed before `cursor` on this channel was told as invalidations; what comes next stands behind it.
+pub fn recovered(channel: &str, cursor: &Cursor) -> Frame {
+    frame(&Message {
+        channel: Some(channel),
+        form: Some("invalidations"),
+        cursor: Some(cursor),
+        ..Message::new("recovered")
     })
 }
 
