@@ -20,7 +20,7 @@ use tokio::{
 use crate::harness::{
     client::{Client, PATIENCE},
     fixture::TRACK,
-    postgres::Database,
+    postgres,
     server::Server,
     token, until_or,
     world::World,

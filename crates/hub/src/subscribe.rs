@@ -12,6 +12,7 @@ use crate::{
     classes::ClassKey,
     directory::Directory,
     history::Of,
+    recovery::Recovering,
     resume::{Known, Resume, judge},
     state::{Part, Replay, State, Sub},
     topics::{Candidate, Member, SubId},
@@ -46,13 +47,24 @@ impl State {
         let resume = judge(wanted.cursor, &self.known(&identity, &wanted.channel));
         let (skip_until, resync) = match resume {
             Resume::Continue { skip_until } => (skip_until, None),
-            Resume::Replay { .. } => (None, None),
+            Resume::Replay { .. } | Resume::Recover { .. } => (None, None),
             Resume::Resync { reason, skip_until } => (skip_until, Some(reason)),
         };
         let replay = match resume {
-            Resume::Replay { from } => Some(Box::new(Replay { from, open: None })),
+            Resume::Replay { from } => Some((from, None)),
+            Resume::Recover { from } => {
+                let recovering = self.recovering(&identity, &wanted.channel, &from);
+                Some((from, Some(recovering)))
+            }
             _ => None,
         };
+        let replay = replay.map(|(from, recovering)| {
+            Box::new(Replay {
+                from,
+                open: None,
+                recovering,
+            })
+        });
         // Whoever is ahead of the log after a restart, or behind it, goes on from where he is.
         let behind = replay.as_ref().map(|replay| replay.from);
         let cursor = skip_until.or(behind).unwrap_or(position);
@@ -66,8 +78,11 @@ impl State {
             connection.queue(server::resync(&channel, reason, &cursor));
             self.metrics.resync(reason);
         }
-        if replay.is_some() {
-            connection.note_replay(true);
+        if let Some(replay) = &replay {
+            let recovering = replay.recovering.as_ref();
+            if recovering.is_none_or(Recovering::is_answered) {
+                connection.note_replay(true);
+            }
             self.metrics.replays.inc();
         }
         // Whoever came back has what was before his cursor.
@@ -211,6 +226,7 @@ impl State {
             target: self.target,
             floor: self.history.floor(of),
             last: self.history.last(of),
+            recovers: self.desk.takes(organizations.len()),
         }
     }
 
@@ -281,6 +297,8 @@ impl State {
             .is_some_and(|sub| sub.replay.is_none())
         {
             self.list(id);
+        } else {
+            self.want_recovery(id);
         }
         generation
     }

@@ -17,6 +17,7 @@ mod migrations;
 mod pipeline;
 mod progress;
 mod queue;
+mod recovery;
 mod service;
 mod term;
 mod watchdog;
