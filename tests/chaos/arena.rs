@@ -244,6 +244,7 @@ async fn launch(
         ("ROWCAST__LIMITS__OUTBOX_BYTES", "512 KiB"),
         // Short, so that cursors get too old while somebody looks.
         ("ROWCAST__HISTORY__RETENTION", "20 s"),
+        ("ROWCAST__HISTORY__INVALIDATIONS_INTERVAL", "1 s"),
         ("ROWCAST__SERVER__GOODBYE_SPREAD", "300 ms"),
         ("LOG_LEVEL", "info"),
     ];

@@ -2,6 +2,7 @@
 
 mod promise_01_order;
 mod promise_02_transactions;
+mod promise_03_farther_back;
 mod promise_03_resume;
 mod promise_04_subscribed;
 mod promise_05_never_silent;

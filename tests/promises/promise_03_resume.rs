@@ -130,8 +130,11 @@ async fn promise_03_filters_and_columns_count_for_the_past() {
 /// A past that is kept in too few bytes: told, and nothing of before comes.
 #[tokio::test]
 async fn promise_03_what_is_too_old_is_told() {
-    let limit = ("ROWCAST__HISTORY__ORGANIZATION_BYTES", "20 KiB");
-    let world = World::prepared(TRACK, &[limit]).await;
+    let limits = [
+        ("ROWCAST__HISTORY__ORGANIZATION_BYTES", "20 KiB"),
+        ("ROWCAST_HISTORY_INVALIDATIONS", "0 s"),
+    ];
+    let world = World::prepared(TRACK, &limits).await;
     let mut client = world.member("u1", "org_1").await;
     insert(&world, 1, 1).await;
     let old = client.event("orders").await.text_of("cursor").to_owned();

@@ -85,6 +85,12 @@ impl Connection {
         self.outbox.lock().replaying = replaying;
     }
 
+    /// Writes what was queued, and has the task of the socket look what there is to do.
+    pub(crate) fn wake(&self) {
+        self.pump();
+        self.bell.notify_one();
+    }
+
     /// Queues what is held back for `latest` subscriptions, in front of what comes next.
     pub(crate) fn queue_latest(&self) {
         let mut outbox = self.outbox.lock();

@@ -7,7 +7,9 @@ use std::{
 
 use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::registry::Registry;
-use rowcast_model::{Batch, Channel, Cursor, HubOp, OrgId, Role, Timestamp};
+use rowcast_model::{
+    Batch, Channel, Cursor, HubOp, OrgId, Recovery, RecoveryWanted, Role, Timestamp,
+};
 use rowcast_wire::{Frame, Ref};
 use tokio::sync::Notify;
 
@@ -122,6 +124,7 @@ impl Hub {
         }
         state.settle(&mut stage);
         state.history.expire(at);
+        state.desk.expire(at);
         self.note_subscriptions(&state);
         self.note_history(&state);
         let inside = state.is_inside();
@@ -234,6 +237,7 @@ impl Hub {
         subscription: Subscription,
     ) -> Result<Subscribed, HubError> {
         let mut state = self.state.lock();
+        state.now = self.began.elapsed();
         let result = state.subscribe(connection, subscription);
         self.note_subscriptions(&state);
         drop(state);
@@ -254,6 +258,31 @@ impl Hub {
         MutexGuard::unlock_fair(state);
         connection.pump();
         true
+    }
+
+    /// Waits until something of the past is wanted that is not known here, and says what. Whoever asks this
+    /// has to answer each time with [`Hub::recover`], one question after the other.
+    pub async fn recovery_wanted(&self) -> RecoveryWanted {
+        let bell = self.state.lock().desk.bell.clone();
+        loop {
+            let wanted = self.state.lock().recovery_wanted();
+            match wanted {
+                Some(wanted) => return wanted,
+                None => bell.notified().await,
+            }
+        }
+    }
+
+    /// Takes the answers to the last question. Those who waited for an answer that is not among them are
+    /// told to read everything again.
+    pub fn recover(&self, answers: Vec<Recovery>) {
+        let mut state = self.state.lock();
+        state.now = self.began.elapsed();
+        let woken = state.recover(answers);
+        drop(state);
+        for connection in woken {
+            connection.wake();
+        }
     }
 
     /// Tells a connection how far it is, unless some past has still to be told.

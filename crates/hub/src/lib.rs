@@ -23,6 +23,7 @@ mod membership;
 mod metrics;
 mod outbox;
 mod publish;
+mod recovery;
 mod replay;
 mod resume;
 mod run;

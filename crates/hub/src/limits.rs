@@ -23,6 +23,8 @@ pub struct HubLimits {
     pub history_organization_bytes: usize,
     /// How long past events are kept.
     pub history_retention: Duration,
+    /// Answers about the past before that, which are kept for those who come back next; 0: nobody answers.
+    pub recovery_bytes: usize,
     /// What is read from the past for one socket at a time.
     pub replay_bytes: usize,
     /// Organizations of whose past nothing is left but how far it reached, by number.
@@ -43,6 +45,7 @@ impl Default for HubLimits {
             history_bytes: 256 << 20,
             history_organization_bytes: 32 << 20,
             history_retention: Duration::from_secs(600),
+            recovery_bytes: 0,
             replay_bytes: 64 << 10,
             remembered_organizations: 100_000,
             remembered_tables: 10_000,

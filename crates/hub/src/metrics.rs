@@ -27,6 +27,7 @@ pub(crate) struct Metrics {
     pub replays: Counter,
     pub replayed: Counter,
     pub replay_waits: Counter,
+    pub recoveries: Counter,
     resyncs: Family<[(&'static str, String); 1], Counter>,
 }
 
@@ -49,6 +50,7 @@ impl Metrics {
             replays: Counter::default(),
             replayed: Counter::default(),
             replay_waits: Counter::default(),
+            recoveries: Counter::default(),
             resyncs: Family::default(),
         };
         registry.register_with_unit(
@@ -126,6 +128,11 @@ impl Metrics {
             "hub_replay_waits",
             "Times a past was not told on, as too much waited for all sockets",
             metrics.replay_waits.clone(),
+        );
+        registry.register(
+            "hub_recoveries",
+            "Subscriptions that were told what changed before the past in memory",
+            metrics.recoveries.clone(),
         );
         registry.register(
             "hub_resyncs",

@@ -40,16 +40,19 @@ impl State {
         match op {
             HubOp::Event(event) => {
                 self.expect_epoch(event.cursor.epoch, stage);
+                self.tell_epoch(stage);
                 self.event(event, stage);
                 self.advance(event.cursor);
             }
             HubOp::Commit { cursor, .. } => {
                 self.commit(cursor, stage);
                 self.expect_epoch(cursor.epoch, stage);
+                self.tell_epoch(stage);
                 self.advance(*cursor);
             }
             HubOp::Position(cursor) => {
                 self.expect_epoch(cursor.epoch, stage);
+                self.tell_epoch(stage);
                 self.advance(*cursor);
             }
             HubOp::Membership(change) => self.change_membership(change, stage),
@@ -67,6 +70,7 @@ impl State {
                 }
                 self.advance(*floor);
                 self.target = Some(*target);
+                self.tell_epoch(stage);
             }
             HubOp::Channel(change) => self.change_channel(change, stage),
             HubOp::ChannelsCleared => self.replace_channels(&[], stage),
@@ -88,9 +92,10 @@ impl State {
         }
     }
 
+    /// Subscribers are told as soon as it is known where the log begins ([`State::tell_epoch`]), so that they
+    /// can come back with that.
     fn new_epoch(&mut self, epoch: Epoch, stage: &mut Stage) {
         self.settle(stage);
-        let reason = "epoch_changed";
         let start = Cursor {
             epoch,
             commit_lsn: Lsn::ZERO,
@@ -99,6 +104,7 @@ impl State {
         self.position = Some(start);
         self.target = None;
         self.history.begin(start);
+        self.desk.clear();
         for id in self.open.classes.drain(..) {
             if let Some(class) = self.classes.get(id) {
                 class.open = false;
@@ -110,13 +116,25 @@ impl State {
         for id in replaying {
             self.go_live(u32::try_from(id).unwrap_or(u32::MAX), false);
         }
-        let all = self.conns.len();
         for (_, sub) in &mut self.subs {
             let before = sub.is_single();
             sub.open = false;
             sub.skip_until = None;
             sub.since = start;
             sub.note_single(before, &mut self.classes);
+        }
+        self.epoch_untold = !self.subs.is_empty();
+    }
+
+    fn tell_epoch(&mut self, stage: &mut Stage) {
+        if !std::mem::take(&mut self.epoch_untold) {
+            return;
+        }
+        self.settle(stage);
+        let reason = "epoch_changed";
+        let (start, all) = (self.position(), self.conns.len());
+        for (_, sub) in &mut self.subs {
+            sub.since = start;
             self.metrics.resync(reason);
             if let Some(conn) = self.conns.get_mut(sub.conn as usize) {
                 // Everything is read again, so what is held back need not be sent.

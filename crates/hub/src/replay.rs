@@ -27,23 +27,25 @@ const LOOKS: usize = 4096;
 const LITTLE: usize = 4096;
 
 /// What may still be done in this turn.
-struct Turn {
+pub(crate) struct Turn {
     bytes: usize,
-    looks: usize,
-    out: Vec<u8>,
-    told: u64,
+    pub looks: usize,
+    pub out: Vec<u8>,
+    pub told: u64,
 }
 
 impl Turn {
-    fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.looks == 0 || self.out.len() >= self.bytes
     }
 }
 
 /// How telling the past of one subscription went on.
-enum Outcome {
+pub(crate) enum Outcome {
     /// There is more.
     More,
+    /// What comes next was asked for.
+    Waiting,
     /// All was told; the transaction that it ended with goes on, and a part of it was told.
     Done { open: bool },
     /// Something was forgotten before it was told.
@@ -84,12 +86,13 @@ impl State {
                 sub.replay = Some(replay);
             }
             match outcome {
+                Outcome::Waiting => {}
                 Outcome::More => {
                     more = true;
                     break;
                 }
                 Outcome::Done { open } => self.go_live(id, open),
-                Outcome::Overtaken => self.give_up(connection, id, &mut turn.out),
+                Outcome::Overtaken => self.give_up(connection, id, "slow", &mut turn.out),
             }
         }
         self.metrics.replayed.inc_by(turn.told);
@@ -129,6 +132,9 @@ impl State {
         replay: &mut Replay,
         turn: &mut Turn,
     ) -> Outcome {
+        if let Some(outcome) = self.tell_recovery(connection, identity, id, replay, turn) {
+            return outcome;
+        }
         let Some(conn) = self.conns.get(connection.slot as usize) else {
             return Outcome::More;
         };
@@ -233,25 +239,30 @@ impl State {
         self.list(id);
     }
 
-    /// The past was forgotten faster than it could be told.
-    fn give_up(&mut self, connection: &Connection, id: SubId, out: &mut Vec<u8>) {
-        const REASON: &str = "slow";
+    /// The past cannot be told: it was forgotten faster than it could be, or is not known.
+    pub(crate) fn give_up(
+        &mut self,
+        connection: &Connection,
+        id: SubId,
+        reason: &str,
+        out: &mut Vec<u8>,
+    ) {
         let position = self.position();
         let Some(sub) = self.subs.get_mut(id as usize) else {
             return;
         };
         sub.since = position;
         connection.forget_latest(sub.generation);
-        let frame = server::resync(&sub.channel.to_string(), REASON, &position);
+        let frame = server::resync(&sub.channel.to_string(), reason, &position);
         out.extend_from_slice(&frame);
-        self.metrics.resync(REASON);
+        self.metrics.resync(reason);
         self.go_live(id, false);
     }
 
     /// Queues how far a connection is: everything up to there was sent on all its channels. Nothing is said
     /// while that would not be true, or while a channel is further already.
     pub(crate) fn tell_position(&mut self, connection: &Arc<Connection>) {
-        let Some(position) = self.position else {
+        let Some(position) = self.position.filter(|_| !self.epoch_untold) else {
             return;
         };
         let Some(conn) = self.conns.get(connection.slot as usize) else {
@@ -275,7 +286,7 @@ impl State {
 }
 
 /// What a subscriber may see of the past, by organization.
-struct Rights<'a> {
+pub(crate) struct Rights<'a> {
     of_sub: &'a Grant,
     /// Whose channel it is, if it is one person's: his rights are those in the organization of each event.
     user: Option<UserId>,
@@ -283,7 +294,7 @@ struct Rights<'a> {
 }
 
 impl<'a> Rights<'a> {
-    fn new(sub: &'a Sub, identity: &Identity) -> Rights<'a> {
+    pub(crate) fn new(sub: &'a Sub, identity: &Identity) -> Rights<'a> {
         let personal = matches!(sub.channel, Channel::User(_));
         Rights {
             of_sub: &sub.grant,
@@ -293,7 +304,7 @@ impl<'a> Rights<'a> {
     }
 
     /// The rights that count for an event; `None` when it is not for this channel at all.
-    fn grant(
+    pub(crate) fn grant(
         &mut self,
         event: &RoutedEvent,
         look_up: impl FnOnce(&Topic) -> Option<Grant>,
@@ -317,7 +328,7 @@ impl<'a> Rights<'a> {
 }
 
 /// Whether an event for one user has come, or will come, on the channel of its organization.
-fn has_it(others: &[&Sub], event: &RoutedEvent, grant: &Grant) -> bool {
+pub(crate) fn has_it(others: &[&Sub], event: &RoutedEvent, grant: &Grant) -> bool {
     let Topic::Org(organization) = &event.topic else {
         return false;
     };

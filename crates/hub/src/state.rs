@@ -3,7 +3,7 @@
 use std::{
     cmp::Ordering,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use hashbrown::HashMap;
@@ -25,6 +25,7 @@ use crate::{
     history::{self, History},
     may_see,
     metrics::Metrics,
+    recovery::{Desk, Recovering},
     run::Run,
     stage::Mark,
     topics::{Candidate, Listeners, SubId, Topic},
@@ -92,6 +93,8 @@ pub(crate) struct Replay {
     pub from: Cursor,
     /// The transaction of which a part was told, and not what is marked as its last event.
     pub open: Option<Lsn>,
+    /// What changed before the past in memory is told first.
+    pub recovering: Option<Recovering>,
 }
 
 impl Part {
@@ -214,8 +217,14 @@ pub(crate) struct State {
     pub target: Option<Cursor>,
     /// What was published last; `None` before anything was.
     pub position: Option<Cursor>,
+    /// Positions mean something else, and subscribers have not been told yet.
+    pub epoch_untold: bool,
     /// What is kept for those who come back.
     pub history: History,
+    /// What is wanted of the past before that.
+    pub desk: Desk,
+    /// The time by which answers are forgotten.
+    pub now: Duration,
     pub metrics: Metrics,
     /// What the table lists of all subscriptions take.
     pub described: usize,
@@ -255,6 +264,7 @@ impl State {
             stream: StreamState::Live,
             target: None,
             position: None,
+            epoch_untold: false,
             history: History::new(
                 history::Limits {
                     bytes: limits.history_bytes,
@@ -264,6 +274,8 @@ impl State {
                 },
                 Cursor::NOWHERE,
             ),
+            desk: Desk::new(limits.recovery_bytes),
+            now: Duration::ZERO,
             metrics,
             described: 0,
             tables: Map::default(),

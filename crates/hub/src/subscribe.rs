@@ -12,6 +12,7 @@ use crate::{
     classes::ClassKey,
     directory::Directory,
     history::Of,
+    recovery::Recovering,
     resume::{Known, Resume, judge},
     state::{Part, Replay, State, Sub},
     topics::{Candidate, Listeners, Member, SubId},
@@ -50,13 +51,24 @@ impl State {
         let resume = judge(given, &known);
         let (skip_until, resync) = match resume {
             Resume::Continue { skip_until } => (skip_until, None),
-            Resume::Replay { .. } => (None, None),
+            Resume::Replay { .. } | Resume::Recover { .. } => (None, None),
             Resume::Resync { reason, skip_until } => (skip_until, Some(reason)),
         };
         let replay = match resume {
-            Resume::Replay { from } => Some(Box::new(Replay { from, open: None })),
+            Resume::Replay { from } => Some((from, None)),
+            Resume::Recover { from } => {
+                let recovering = self.recovering(&identity, &wanted.channel, topic.as_ref(), &from);
+                Some((from, Some(recovering)))
+            }
             _ => None,
         };
+        let replay = replay.map(|(from, recovering)| {
+            Box::new(Replay {
+                from,
+                open: None,
+                recovering,
+            })
+        });
         // Whoever is ahead of the log after a restart, or behind it, goes on from where he is.
         let behind = replay.as_ref().map(|replay| replay.from);
         let cursor = skip_until.or(behind).unwrap_or(position);
@@ -70,8 +82,11 @@ impl State {
             connection.queue(server::resync(&channel, reason, &cursor));
             self.metrics.resync(reason);
         }
-        if replay.is_some() {
-            connection.note_replay(true);
+        if let Some(replay) = &replay {
+            let recovering = replay.recovering.as_ref();
+            if recovering.is_none_or(Recovering::is_answered) {
+                connection.note_replay(true);
+            }
             self.metrics.replays.inc();
         }
         // Whoever came back has what was before his cursor.
@@ -238,6 +253,7 @@ impl State {
             target: self.target,
             floor: self.history.floor(of),
             last: self.history.last(of),
+            recovers: self.recovers(channel, &topics),
         }
     }
 
@@ -312,6 +328,8 @@ impl State {
             .is_some_and(|sub| sub.replay.is_none())
         {
             self.list(id);
+        } else {
+            self.want_recovery(id);
         }
         generation
     }

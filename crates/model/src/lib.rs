@@ -1,8 +1,9 @@
 //! The words everybody in Rowcast uses.
 //!
 //! Owns: positions ([`Lsn`], [`Epoch`], [`Cursor`]), identities ([`OrgId`], [`UserId`], [`Role`],
-//! [`Channel`], its [`Pattern`]s and [`ChannelRule`]s), what is said without a row ([`Message`]), what the source says ([`SourceEvent`]) and what crosses from routing to the hub
-//! ([`Batch`] of [`HubOp`]). The last of these is a versioned message: it may one day travel between
+//! [`Channel`], its [`Pattern`]s and [`ChannelRule`]s), what is said without a row ([`Message`]), what the source
+//! says ([`SourceEvent`]), what crosses from routing to the hub ([`Batch`] of [`HubOp`]), and what the hub asks of
+//! the past ([`RecoveryWanted`], [`Recovery`]). What crosses is a versioned message: it may one day travel between
 //! machines, so it holds no pointer into the reader.
 //!
 //! Promises: no IO, no clock, no async; every parser here is total and never panics.
@@ -14,6 +15,7 @@ mod json_row;
 mod lsn;
 mod message;
 mod pattern;
+mod recovery;
 mod relation;
 mod routed;
 mod source;
@@ -31,6 +33,7 @@ pub use message::{
     is_name,
 };
 pub use pattern::{MAX_PARTS, MAX_PATTERN_BYTES, Overlap, Pattern, PatternError};
+pub use recovery::{Changed, Recovery, RecoveryWanted, Sample, Samples};
 pub use relation::{Column, Kind, Relation, RelationId, ReplicaIdentity};
 pub use routed::{
     Audience, Batch, Body, HubOp, KeyChange, MembershipChange, Operation, ROUTED_VERSION,

@@ -18,6 +18,7 @@ mod migrations;
 mod pipeline;
 mod progress;
 mod queue;
+mod recovery;
 mod service;
 mod term;
 mod watchdog;

@@ -27,6 +27,7 @@ use crate::{
     metrics::PipelineMetrics,
     migrations, pipeline,
     progress::Progress,
+    recovery,
     watchdog::{Policy, Watchdog, WatchdogMetrics},
 };
 
@@ -106,6 +107,7 @@ pub async fn run(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::
         stop.clone(),
     ));
     let watched = tokio::spawn(watchdog.run(stop.clone()));
+    let recovering = recovery::start(&config, &sql, &hub, source.status(), &stop);
     let threads = pipeline::start(pipeline::Parts {
         source,
         sql,
@@ -132,6 +134,9 @@ pub async fn run(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::
     stop.cancel();
     let _ = keeping.await;
     let _ = watched.await;
+    for task in recovering {
+        let _ = task.await;
+    }
     for thread in threads {
         let ended = tokio::task::spawn_blocking(|| thread.join()).await?;
         match ended {
@@ -206,6 +211,10 @@ fn hub_limits(config: &Config) -> HubLimits {
         history_bytes: config.history.bytes.as_usize(),
         history_organization_bytes: config.history.organization_bytes.as_usize(),
         history_retention: config.history.retention.0,
+        recovery_bytes: match recovery::is_on(config) {
+            true => config.history.invalidations_bytes.as_usize(),
+            false => 0,
+        },
         ..HubLimits::default()
     }
 }

@@ -71,6 +71,8 @@ struct Message<'a> {
     channel: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
+    form: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cursor: Option<&'a Cursor>,
     #[serde(rename = "expiresIn", skip_serializing_if = "Option::is_none")]
@@ -87,6 +89,7 @@ impl<'a> Message<'a> {
             message: None,
             channel: None,
             reason: None,
+            form: None,
             cursor: None,
             expires_in: None,
         }
@@ -210,6 +213,16 @@ pub fn resync_after(channel: &str, reason: &str, cursor: &Cursor, after_ms: u64)
         reason,
         cursor,
         after_ms,
+    })
+}
+
+/// What changed before `cursor` on this channel was told as invalidations; what comes next stands behind it.
+pub fn recovered(channel: &str, cursor: &Cursor) -> Frame {
+    frame(&Message {
+        channel: Some(channel),
+        form: Some("invalidations"),
+        cursor: Some(cursor),
+        ..Message::new("recovered")
     })
 }
 

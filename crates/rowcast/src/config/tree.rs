@@ -187,6 +187,15 @@ tree! {
         /// Most log that the server keeps for the past. At most half of `replication.wal_limit` and of
         /// `max_slot_wal_keep_size` is used.
         wal_bytes: ByteSize = ByteSize::mib(256);
+        /// Clients that were away for longer than the past reaches, but not longer than this, are told which
+        /// records changed, from `realtime_table_events`; at most 18 h are kept there. `0 s`: they fetch
+        /// anew. Needs `replication.visibility_barrier`.
+        invalidations: Span = Span::ms(12 * 3_600_000), env "ROWCAST_HISTORY_INVALIDATIONS";
+        /// Most memory for such answers; each organization may have a sixteenth.
+        invalidations_bytes: ByteSize = ByteSize::mib(64);
+        /// How often a place in the log is noted for that. Clients are told what changed since the last
+        /// one before their cursor.
+        invalidations_interval: Span = Span::ms(15_000);
     }
     /// Where clients connect.
     server: Server {
