@@ -91,7 +91,8 @@ pub struct Session {
     ping_interval: Millis,
     silence: Millis,
     frames: Ration,
-    broadcasts: Ration,
+    /// Made with the first broadcast: nearly all sockets never send one.
+    broadcasts: Option<Box<Ration>>,
     bad: u32,
     most_bad: u32,
 }
@@ -108,7 +109,7 @@ impl Session {
             ping_interval: Millis::of(limits.ping_interval),
             silence: Millis::of(limits.silence),
             frames: Ration::new(limits.frames_per_second, limits.frames_burst, now),
-            broadcasts: Ration::new(limits.broadcasts_per_second, limits.broadcasts_burst, now),
+            broadcasts: None,
             bad: 0,
             most_bad: limits.bad_frames,
         }
@@ -149,8 +150,10 @@ impl Session {
 
     /// Whether something may be said to others. Who says more is refused, and not closed for that: a cursor
     /// that moves too often is nobody's attack.
-    pub fn may_say(&mut self, now: Instant) -> bool {
-        self.broadcasts.take(now)
+    pub fn may_say(&mut self, limits: &SocketLimits, now: Instant) -> bool {
+        let (per_second, burst) = (limits.broadcasts_per_second, limits.broadcasts_burst);
+        let first = || Box::new(Ration::new(per_second, burst, now));
+        self.broadcasts.get_or_insert_with(first).take(now)
     }
 
     /// A frame was refused; true when that was one too many.
@@ -271,10 +274,10 @@ mod tests {
             ..SocketLimits::default()
         };
         let mut session = Session::new(&limits, now, None);
-        assert!(session.may_say(now) && !session.may_say(now));
+        assert!(session.may_say(&limits, now) && !session.may_say(&limits, now));
         assert_eq!(session.admit(now), Admit::Yes);
         let later = now + Duration::from_millis(500);
-        assert!(session.may_say(later) && !session.may_say(later));
+        assert!(session.may_say(&limits, later) && !session.may_say(&limits, later));
     }
 
     #[test]

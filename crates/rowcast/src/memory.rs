@@ -218,6 +218,7 @@ mod tests {
     fn every_budget_is_a_line() {
         let part_of_another = [
             "history.organization_bytes",
+            "limits.broadcast_bytes",
             "limits.message_bytes",
             "limits.outbox_bytes",
             "limits.subscription_bytes",

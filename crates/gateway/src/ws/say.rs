@@ -43,7 +43,7 @@ impl Saying<'_> {
             let error = server::error(reference.as_ref(), code, message);
             self.connection.send(error);
         };
-        if !session.may_say(Instant::now()) {
+        if !session.may_say(&self.shared.limits, Instant::now()) {
             refuse(ErrorCode::SendLimited, ErrorCode::SendLimited.sentence());
             return true;
         }
