@@ -35,9 +35,14 @@ const SMALL: [(&str, &str); 7] = [
 /// The highest mark of the process is below the ceiling that it gives itself.
 pub async fn below_the_ceiling(server: &Server) {
     let ceiling = server.metric("memory_ceiling_bytes").await;
-    let (now, highest) = server.memory_kib();
     let resident = server.metric("memory_resident_bytes").await;
-    assert!(resident > 0.0 && resident <= highest as f64 * 1024.0);
+    let (now, highest) = server.memory_kib();
+    // The system counts pages for each thread apart, and adds them up late.
+    let counted_late = 4096.0 * 1024.0;
+    assert!(
+        resident > 0.0 && resident <= highest as f64 * 1024.0 + counted_late,
+        "{resident} bytes, but the highest mark is {highest} KiB"
+    );
     eprintln!(
         "resident {} MiB, at most {} MiB, ceiling {:.0} MiB",
         now / 1024,

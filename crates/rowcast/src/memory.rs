@@ -58,6 +58,11 @@ pub fn parts(config: &Config, places: Places) -> Vec<Part> {
             config.history.bytes.0,
         ),
         part(
+            "answers about what changed before that (kept, and the next one)",
+            "history.invalidations_bytes",
+            config.history.invalidations_bytes.0.saturating_mul(2),
+        ),
+        part(
             "what sockets have not taken",
             "limits.outboxes_bytes",
             limits.outboxes_bytes.0,

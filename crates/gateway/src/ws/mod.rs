@@ -6,9 +6,11 @@ mod half;
 mod handshake;
 mod reader;
 mod socket;
+mod turns;
 
 pub(crate) use half::Incoming;
 pub(crate) use handshake::upgrade;
+pub(crate) use turns::Turns;
 
 use std::sync::Arc;
 
@@ -32,6 +34,7 @@ pub(crate) struct Shared {
     pub stopping: CancellationToken,
     pub sockets: TaskTracker,
     pub incoming: Arc<Incoming>,
+    pub turns: Turns,
 }
 
 impl Shared {
