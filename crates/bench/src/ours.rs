@@ -16,7 +16,7 @@ use rowcast_gateway::{AuthConfig, GatewayConfig, GatewayMetrics, Readiness, Sock
 use rowcast_hub::{Hub, HubLimits};
 use rowcast_model::{
     Audience, Batch, Body, ColumnMeta, Cursor, Epoch, HubOp, JsonRow, JsonRowBuilder, Kind, Lsn,
-    MembershipChange, Operation, OrgId, RoutedEvent, TableName, Timestamp, Topic,
+    MembershipChange, Operation, OrgId, RoutedEvent, TableName, Timestamp, Topic, View,
 };
 use rowcast_wire::{EventClass, Forms, encode_event};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -130,6 +130,7 @@ pub fn burst_bytes(burst: usize) -> usize {
         organization: &organization,
         forms: Forms::default(),
         columns: None,
+        view: View::PLAIN,
         mark_last: true,
     };
     let ops = events.batch(0, burst).ops;
