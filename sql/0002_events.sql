@@ -26,6 +26,7 @@ BEGIN
             operation       text,
             user_id         text,
             row_count       bigint,
+            changed         text[],
             bucket          smallint NOT NULL
                 DEFAULT (floor(date_part('epoch', now()) / 10800)::bigint % 8)::smallint
         ) PARTITION BY LIST (bucket);
