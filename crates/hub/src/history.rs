@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use rowcast_model::{Body, Cursor, Lsn, OrgId, RoutedEvent, Topic};
+use rowcast_model::{Body, Cursor, Lsn, Masked, OrgId, RoutedEvent, Topic};
 use slab::Slab;
 
 use crate::state::Map;
@@ -344,6 +344,11 @@ fn compact(event: &mut RoutedEvent) -> usize {
     let text = |text: &Option<Arc<str>>| text.as_ref().map_or(0, |text| text.len() + ALLOCATION);
     let mut bytes = size_of::<Kept>() + size_of::<RoutedEvent>() + ALLOCATION;
     bytes += text(&event.record_id) + text(&event.old_record_id);
+    bytes += event
+        .audience
+        .masked
+        .as_ref()
+        .map_or(0, |_| size_of::<Masked>() + ALLOCATION);
     if let Body::Change { new, old, .. } = &mut event.body {
         for row in [new, old].into_iter().flatten() {
             row.compact();

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use rowcast_model::{
-    Body, Channel, Cursor, Epoch, HubOp, Lsn, RoutedEvent, Topic as TopicOf, UserId,
+    Body, Channel, Cursor, Epoch, HubOp, Lsn, RoutedEvent, Topic as TopicOf, UserId, View,
 };
 use rowcast_wire::{Mode, server};
 use slab::Slab;
@@ -16,6 +16,7 @@ use crate::{
     stage::Stage,
     state::{Conn, Open, State, Sub},
     topics::{Listeners, Member, SubId},
+    view,
 };
 
 impl State {
@@ -25,6 +26,10 @@ impl State {
             HubOp::Event(event) => {
                 self.expect_epoch(event.cursor.epoch, stage);
                 self.event(event, stage);
+                if !self.open.blind.is_empty() {
+                    let blind = std::mem::take(&mut self.open.blind);
+                    self.end_subs(blind, stage);
+                }
                 self.advance(event.cursor);
             }
             HubOp::Commit { cursor, .. } => {
@@ -40,6 +45,8 @@ impl State {
             HubOp::MembershipsCleared => self.clear_memberships(stage),
             HubOp::ApiKey(change) => self.change_key(change, stage),
             HubOp::ApiKeysCleared => self.clear_keys(stage),
+            HubOp::Rule { table, now } => self.change_rule(table, now.clone(), stage),
+            HubOp::RulesCleared => self.clear_rules(),
             HubOp::LogBegins { floor, target } => {
                 self.expect_epoch(floor.epoch, stage);
                 // What stands between was never read here: somebody else has, or nobody.
@@ -292,7 +299,9 @@ impl Cast<'_> {
         let Some(class) = self.classes.get(id) else {
             return;
         };
-        let uniform = class.is_uniform() && may_see(&event.audience, &Grant::default());
+        let uniform = class.is_uniform()
+            && event.audience.masked.is_none()
+            && may_see(&event.audience, &Grant::default());
         if !uniform {
             for member in members {
                 self.offer(member.sub, None);
@@ -305,7 +314,7 @@ impl Cast<'_> {
             class.open = true;
             self.open.classes.push(id);
         }
-        let stretch = class.event(self.step, event, self.stage);
+        let stretch = class.event(self.step, event, View::PLAIN, self.stage);
         for member in members {
             if let Some(conn) = self.conns.get_mut(member.conn as usize) {
                 self.stage.push(&mut conn.mark, &conn.connection, stretch);
@@ -375,6 +384,10 @@ impl Cast<'_> {
                 let Some(part) = parts.get(at as usize) else {
                     return;
                 };
+                if part.is_blind(event, &sub.grant.roles) {
+                    self.open.blind.push((id, sub.generation));
+                    return;
+                }
                 if !part.fits(event) {
                     return;
                 }
@@ -385,6 +398,7 @@ impl Cast<'_> {
         let Some(conn) = self.conns.get_mut(sub.conn as usize) else {
             return;
         };
+        let view = view(&event.audience, &sub.grant);
         sub.seen = self.step;
         self.delivered = true;
         if sub.mode == Mode::All {
@@ -402,7 +416,7 @@ impl Cast<'_> {
             return;
         };
         if sub.mode == Mode::All {
-            let stretch = class.event(self.step, event, self.stage);
+            let stretch = class.event(self.step, event, view, self.stage);
             self.stage.push(&mut conn.mark, &conn.connection, stretch);
             return;
         }
@@ -411,7 +425,7 @@ impl Cast<'_> {
             table: event.table.clone(),
             record_id: record_id.clone(),
         });
-        let frame = class.event_alone(self.step, event);
+        let frame = class.event_alone(self.step, event, view);
         conn.connection
             .hold(key, sub.generation, latest::effect(event), frame);
     }
