@@ -337,7 +337,7 @@ BEGIN
     RETURN NEW;
 END $$;
 
-CREATE OR REPLACE TRIGGER rowcast_check BEFORE INSERT OR UPDATE OF organization_column, organization_path, operations, columns, required_roles,
+CREATE OR REPLACE TRIGGER check_rule BEFORE INSERT OR UPDATE OF organization_column, organization_path, operations, columns, required_roles,
     user_column, owner_column, mask, rows, visibility, storage, strict, max_rows ON rowcast.tables
     FOR EACH ROW EXECUTE FUNCTION rowcast.check_rule();
 
@@ -352,7 +352,7 @@ BEGIN
     RETURN NULL;
 END $$;
 
-CREATE OR REPLACE TRIGGER rowcast_follow AFTER UPDATE OF organization_column, organization_path, operations, columns, required_roles,
+CREATE OR REPLACE TRIGGER follow_rule AFTER UPDATE OF organization_column, organization_path, operations, columns, required_roles,
     user_column, owner_column, mask, rows, visibility, storage, strict, max_rows ON rowcast.tables
     FOR EACH ROW WHEN (OLD.changed_us IS DISTINCT FROM NEW.changed_us) EXECUTE FUNCTION rowcast.follow_rule();
 

@@ -195,10 +195,7 @@ fn a_move_between_users_is_seen_in_a_full_old_row() {
 #[test]
 fn unlisted_columns_never_get_in() {
     let items = full_table(10, "items", &["id*", "mail", "secret"]);
-    let mut router = router([rule(
-        &items,
-        &[("columns", "{id,mail}")],
-    )]);
+    let mut router = router([rule(&items, &[("columns", "{id,mail}")])]);
     let old = OldTuple::Full(tuple(&[Some("1"), Some("m"), Some("s")]));
     let log = Log::at(1)
         .insert(&items, &[Some("1"), Some("m"), Some("s")])
