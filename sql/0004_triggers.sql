@@ -173,7 +173,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                     concat_ws(', ', format('x.%I', k.name), w.new), concat_ws(', ', format('y.%I', k.name), w.old), k.name), ', ' ORDER BY k.attnum)
          FROM known k
          -- Who becomes the owner, or was, sees another value although it is the same.
-         LEFT JOIN LATERAL (SELECT format('x.%I', $1.owner_column) AS new, format('y.%I', $1.owner_column) AS old
+         LEFT JOIN LATERAL (SELECT format('x.%I', coalesce($1.owner_column, '')) AS new, format('y.%I', coalesce($1.owner_column, '')) AS old
                             WHERE k.mask -> 'show' ->> 'or' = 'owner' AND $1.owner_column IS NOT NULL) w ON true
          WHERE k.shown AND k.mask IS NOT NULL)) END
 $$;
