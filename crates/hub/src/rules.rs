@@ -30,17 +30,26 @@ enum Kept {
     Masked,
 }
 
+/// The rule of the table of a name in one schema.
+struct InSchema {
+    schema: Arc<str>,
+    shown: Shown,
+}
+
 /// The rules of all tables, by name and there by schema.
 #[derive(Default)]
 pub(crate) struct Rules {
-    tables: Map<Arc<str>, SmallVec<[(Arc<str>, Shown); 1]>>,
+    tables: Map<Arc<str>, SmallVec<[InSchema; 1]>>,
 }
 
 impl Rules {
     fn set(&mut self, table: &TableName, now: Option<Shown>) {
         let there = self.tables.entry(table.name.clone()).or_default();
-        there.retain(|(schema, _)| *schema != table.schema);
-        there.extend(now.map(|now| (table.schema.clone(), now)));
+        there.retain(|rule| rule.schema != table.schema);
+        there.extend(now.map(|shown| InSchema {
+            schema: table.schema.clone(),
+            shown,
+        }));
         if there.is_empty() {
             self.tables.remove(&table.name);
         }
@@ -52,8 +61,8 @@ impl Rules {
         table: &str,
     ) -> impl Iterator<Item = &'a Shown> {
         let named = self.tables.get(table).into_iter().flatten();
-        let named = named.filter(move |(of, _)| schema.is_none_or(|schema| **of == *schema));
-        named.map(|(_, shown)| shown)
+        let named = named.filter(move |rule| schema.is_none_or(|schema| *rule.schema == *schema));
+        named.map(|rule| &rule.shown)
     }
 
     fn kept(

@@ -348,14 +348,15 @@ fn subscribe(hub: &Hub, client: &Client, path: Path) {
     client.connection.flush_latest();
 }
 
+/// What somebody was told.
+struct Received {
+    rows: BTreeMap<u64, (Value, Value)>,
+    records: BTreeSet<u64>,
+    tokens: BTreeSet<String>,
+}
+
 /// The rows that somebody was told, by number, and every plain value in any byte he got.
-fn received(
-    client: &Client,
-) -> (
-    BTreeMap<u64, (Value, Value)>,
-    BTreeSet<u64>,
-    BTreeSet<String>,
-) {
+fn received(client: &Client) -> Received {
     let tokens = found(&client.socket.raw());
     let (mut rows, mut records) = (BTreeMap::new(), BTreeSet::new());
     for frame in client.socket.frames() {
@@ -374,7 +375,11 @@ fn received(
             other => panic!("{other}"),
         }
     }
-    (rows, records, tokens)
+    Received {
+        rows,
+        records,
+        tokens,
+    }
 }
 
 fn matrix(cases: &[Case]) {
@@ -409,7 +414,11 @@ fn matrix(cases: &[Case]) {
             subscribe(&hub, client, path);
         }
         client.connection.flush_latest();
-        let (rows, records, tokens) = received(client);
+        let Received {
+            rows,
+            records,
+            tokens,
+        } = received(client);
         let told = cases.iter().enumerate();
         let told = told.filter(|(_, case)| case.tells(who, &people));
         let image =
