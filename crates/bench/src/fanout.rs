@@ -76,8 +76,8 @@ pub struct Reached {
     pub frames_per_cpu_second: f64,
 }
 
-/// Measures the four shapes, `rounds` times each.
-pub async fn run(rounds: usize, seconds: f64) -> Result<Vec<Figure>> {
+/// Measures the four shapes, or those with `shape` in their name, `rounds` times each.
+pub async fn run(rounds: usize, seconds: f64, shape: &str) -> Result<Vec<Figure>> {
     let shapes = [
         ("fanout_1x1000_paced", 1, 1),
         ("fanout_1x1000_saturated", 1, 16),
@@ -87,6 +87,9 @@ pub async fn run(rounds: usize, seconds: f64) -> Result<Vec<Figure>> {
     let _pinned = process::stay_on(1);
     let mut figures = Vec::new();
     for (name, channels, burst) in shapes {
+        if !name.contains(shape) {
+            continue;
+        }
         let (mut rates, mut costs) = (Vec::new(), Vec::new());
         for round in 0..rounds {
             let load = |side: &str| Load {

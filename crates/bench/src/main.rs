@@ -36,6 +36,9 @@ struct Arguments {
     /// Rows of the reader's backlog.
     #[arg(long, default_value_t = 1_000_000)]
     rows: usize,
+    /// Of the fan-out, only the shapes whose name has this in it.
+    #[arg(long, default_value = "")]
+    shape: String,
     /// Where the report goes.
     #[arg(long, default_value = "docs")]
     docs: PathBuf,
@@ -77,7 +80,11 @@ async fn all(arguments: &Arguments) -> Result<()> {
         )?;
     }
     if wanted("fanout") {
-        finish(arguments, "fanout", fanout::run(rounds, 4.0).await?)?;
+        finish(
+            arguments,
+            "fanout",
+            fanout::run(rounds, 4.0, &arguments.shape).await?,
+        )?;
     }
     if wanted("masks") {
         finish(arguments, "masks", masks::run(rounds, 3.0).await?)?;

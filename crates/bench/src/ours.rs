@@ -145,7 +145,7 @@ impl Events {
         let mut ops = Vec::with_capacity(burst + 1);
         let burst = u32::try_from(burst).unwrap_or(u32::MAX);
         for index in 0..burst {
-            ops.push(HubOp::Event(self.next(channel, index, index + 1 == burst)));
+            ops.push(HubOp::from(self.next(channel, index, index + 1 == burst)));
         }
         let cursor = Cursor::after_commit(Epoch(1), Lsn(self.lsn));
         ops.push(HubOp::Commit {

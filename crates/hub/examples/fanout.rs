@@ -149,7 +149,7 @@ impl Feed {
                 let event = self.event(organization);
                 let cursor = Cursor::after_commit(Epoch(1), event.cursor.commit_lsn);
                 let commit_time = event.commit_time;
-                ops.push(HubOp::Event(event));
+                ops.push(HubOp::from(event));
                 ops.push(HubOp::Commit {
                     cursor,
                     commit_time,

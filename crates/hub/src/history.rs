@@ -8,7 +8,7 @@
 
 use std::{
     cmp::{Ordering, Reverse},
-    collections::{BTreeMap, BinaryHeap, VecDeque},
+    collections::{BinaryHeap, VecDeque},
     mem::size_of,
     sync::Arc,
     time::Duration,
@@ -42,8 +42,11 @@ pub(crate) struct History {
     floor: Cursor,
     pasts: Slab<Past>,
     by_organization: Map<OrgId, usize>,
-    /// The number of the first event of each past that has one: the oldest of all comes first.
-    fronts: BTreeMap<u64, usize>,
+    /// Every event, oldest first: its number and its past. Those that their past forgot before it was their
+    /// turn stay until then, or until they are too many.
+    ages: VecDeque<(u64, usize)>,
+    /// Events that are kept.
+    kept: usize,
     /// Pasts without events.
     empty: usize,
     next: u64,
@@ -86,7 +89,8 @@ impl History {
             floor,
             pasts: Slab::new(),
             by_organization: Map::default(),
-            fronts: BTreeMap::new(),
+            ages: VecDeque::new(),
+            kept: 0,
             empty: 0,
             next: 0,
             bytes: 0,
@@ -98,11 +102,12 @@ impl History {
 
     /// Forgets everything: the past begins at `floor`.
     pub(crate) fn begin(&mut self, floor: Cursor) {
-        self.evicted += self.kept();
+        self.evicted += self.kept as u64;
         self.floor = floor;
         self.pasts = Slab::new();
         self.by_organization = Map::default();
-        self.fronts = BTreeMap::new();
+        self.ages = VecDeque::new();
+        self.kept = 0;
         self.bytes = 0;
         self.empty = 1;
         self.pasts.insert(Past {
@@ -111,13 +116,6 @@ impl History {
             bytes: 0,
             floor,
         });
-    }
-
-    fn kept(&self) -> u64 {
-        self.pasts
-            .iter()
-            .map(|(_, past)| past.events.len() as u64)
-            .sum()
     }
 
     /// Bytes that are kept.
@@ -131,7 +129,7 @@ impl History {
     }
 
     /// Keeps an event that was handed on at `now`. Events come in log order; one that is behind is known.
-    pub(crate) fn push(&mut self, mut event: RoutedEvent, now: Duration) {
+    pub(crate) fn push(&mut self, mut event: Arc<RoutedEvent>, now: Duration) {
         let slot = match &event.topic {
             Topic::AllOrgs => ALL,
             Topic::Org(organization) => match self.by_organization.get(organization) {
@@ -151,7 +149,6 @@ impl History {
         let bytes = compact(&mut event);
         if past.events.is_empty() {
             self.empty -= 1;
-            self.fronts.insert(self.next, slot);
         }
         past.bytes += bytes;
         self.bytes += bytes;
@@ -159,31 +156,56 @@ impl History {
             number: self.next,
             at: now,
             bytes,
-            event: Arc::new(event),
+            event,
         });
+        self.ages.push_back((self.next, slot));
+        self.kept += 1;
         self.next += 1;
         while self.is_over(slot) {
             self.forget_first(slot);
         }
         while self.bytes > self.limits.bytes
-            && let Some((_, oldest)) = self.fronts.first_key_value()
+            && let Some((slot, _)) = self.oldest()
         {
-            self.forget_first(*oldest);
+            self.forget_first(slot);
         }
+        self.forget_ages();
         self.forget_organizations();
     }
 
     /// Forgets what is too old at `now`.
     pub(crate) fn expire(&mut self, now: Duration) {
-        while let Some((_, slot)) = self.fronts.first_key_value() {
-            let slot = *slot;
-            let first = self.pasts.get(slot).and_then(|past| past.events.front());
-            if first.is_none_or(|kept| kept.at.saturating_add(self.limits.retention) > now) {
+        while let Some((slot, at)) = self.oldest() {
+            if at.saturating_add(self.limits.retention) > now {
                 break;
             }
             self.forget_first(slot);
         }
         self.forget_organizations();
+    }
+
+    /// The past with the oldest event of all, and when that was handed on.
+    fn oldest(&mut self) -> Option<(usize, Duration)> {
+        while let Some((number, slot)) = self.ages.front() {
+            let past = self.pasts.get(*slot);
+            match past.and_then(|past| past.events.front()) {
+                Some(first) if first.number == *number => return Some((*slot, first.at)),
+                _ => self.ages.pop_front(),
+            };
+        }
+        None
+    }
+
+    /// Forgets the ages of what is forgotten, when they are as many as those of what is kept.
+    fn forget_ages(&mut self) {
+        if self.ages.len() <= 2 * self.kept + 1024 {
+            return;
+        }
+        let pasts = &self.pasts;
+        self.ages.retain(|(number, slot)| {
+            let first = pasts.get(*slot).and_then(|past| past.events.front());
+            first.is_some_and(|first| first.number <= *number)
+        });
     }
 
     fn is_over(&self, slot: usize) -> bool {
@@ -213,19 +235,13 @@ impl History {
         past.floor = kept.event.cursor;
         past.bytes -= kept.bytes;
         self.bytes -= kept.bytes;
+        self.kept -= 1;
         self.evicted += 1;
-        self.fronts.remove(&kept.number);
-        match past.events.front() {
-            Some(next) => {
-                self.fronts.insert(next.number, slot);
-                if past.events.capacity() > 64 && past.events.len() * 4 < past.events.capacity() {
-                    past.events.shrink_to(past.events.len() * 2);
-                }
-            }
-            None => {
-                past.events = VecDeque::new();
-                self.empty += 1;
-            }
+        if past.events.is_empty() {
+            past.events = VecDeque::new();
+            self.empty += 1;
+        } else if past.events.capacity() > 64 && past.events.len() * 4 < past.events.capacity() {
+            past.events.shrink_to(past.events.len() * 2);
         }
     }
 
@@ -339,17 +355,23 @@ impl<'a> Iterator for After<'a> {
 }
 
 /// Makes an event own its bytes, so that it keeps no buffer alive that it shares with others, and counts
-/// them. Names of tables, columns and organizations are shared by all, and not counted.
-fn compact(event: &mut RoutedEvent) -> usize {
+/// them. Names of tables, columns and organizations are shared by all, and not counted. An event that
+/// somebody else holds, too, is copied.
+fn compact(event: &mut Arc<RoutedEvent>) -> usize {
     let text = |text: &Option<Arc<str>>| text.as_ref().map_or(0, |text| text.len() + ALLOCATION);
-    let mut bytes = size_of::<Kept>() + size_of::<RoutedEvent>() + ALLOCATION;
+    // Its age is counted twice, as there may be one of something forgotten for each.
+    let mut bytes =
+        size_of::<Kept>() + size_of::<RoutedEvent>() + ALLOCATION + 2 * size_of::<(u64, usize)>();
     bytes += text(&event.record_id) + text(&event.old_record_id);
     bytes += event
         .audience
         .masked
         .as_ref()
         .map_or(0, |_| size_of::<Masked>() + ALLOCATION);
-    if let Body::Change { new, old, .. } = &mut event.body {
+    if !matches!(event.body, Body::Change { .. }) {
+        return bytes;
+    }
+    if let Body::Change { new, old, .. } = &mut Arc::make_mut(event).body {
         for row in [new, old].into_iter().flatten() {
             row.compact();
             bytes += row.cost() + ALLOCATION;

@@ -10,8 +10,8 @@ fn at(lsn: u64) -> Cursor {
     }
 }
 
-fn event(topic: Topic, lsn: u64, id: usize) -> RoutedEvent {
-    RoutedEvent {
+fn event(topic: Topic, lsn: u64, id: usize) -> Arc<RoutedEvent> {
+    Arc::new(RoutedEvent {
         cursor: at(lsn),
         commit_time: Timestamp(0),
         topic,
@@ -25,7 +25,7 @@ fn event(topic: Topic, lsn: u64, id: usize) -> RoutedEvent {
         old_record_id: None,
         body: Body::Invalidate,
         last: true,
-    }
+    })
 }
 
 fn org(name: &str) -> Topic {

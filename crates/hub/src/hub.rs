@@ -80,6 +80,7 @@ impl Hub {
                     {
                         now.push(change);
                     }
+                    state.settle(&mut stage);
                     state.replace_memberships(&now, &mut stage);
                 }
                 HubOp::ApiKeysCleared => {
@@ -89,6 +90,7 @@ impl Hub {
                     {
                         now.push(change);
                     }
+                    state.settle(&mut stage);
                     state.replace_keys(&now, &mut stage);
                 }
                 _ => state.step(&op, &mut stage),
@@ -100,9 +102,11 @@ impl Hub {
             // The state stays locked while anything is staged: a reply that came in between would line
             // up behind events that come after it.
             if stage.is_full() {
+                state.settle(&mut stage);
                 MutexGuard::unlocked_fair(&mut state, || stage.flush(&self.shared, now));
             }
         }
+        state.settle(&mut stage);
         state.history.expire(at);
         self.note_subscriptions(&state);
         self.note_history(&state);

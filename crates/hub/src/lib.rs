@@ -24,6 +24,7 @@ mod publish;
 mod replay;
 mod resume;
 mod rules;
+mod run;
 mod stage;
 mod state;
 mod stream;

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use rowcast_model::{
-    Body, Channel, Cursor, Epoch, HubOp, Lsn, RoutedEvent, Topic as TopicOf, UserId, View,
+    Body, Channel, Cursor, Epoch, HubOp, Lsn, OrgId, RoutedEvent, Topic as TopicOf, UserId, View,
 };
 use rowcast_wire::{Mode, server};
 use slab::Slab;
@@ -13,21 +13,36 @@ use crate::{
     classes::{Class, ClassId, Classes},
     latest::{self, RecordKey},
     may_see,
+    run::Run,
     stage::Stage,
-    state::{Conn, Open, State, Sub},
-    topics::{Listeners, Member, SubId},
+    state::{Conn, Map, Open, State, Sub},
+    topics::{Listeners, Member, SubId, Topic},
     view,
 };
 
 impl State {
+    /// Tells what is under way for everybody of a class: before anything else is told to anybody, and before
+    /// anybody comes or goes.
+    pub(crate) fn settle(&mut self, stage: &mut Stage) {
+        self.run
+            .settle(&mut self.classes, &self.topics, &mut self.conns, stage);
+    }
+
     /// Takes one step of the log; bytes go to the stage.
     pub(crate) fn step(&mut self, op: &HubOp, stage: &mut Stage) {
+        if !matches!(
+            op,
+            HubOp::Event(_) | HubOp::Commit { .. } | HubOp::Position(_)
+        ) {
+            self.settle(stage);
+        }
         match op {
             HubOp::Event(event) => {
                 self.expect_epoch(event.cursor.epoch, stage);
                 self.event(event, stage);
                 if !self.open.blind.is_empty() {
                     let blind = std::mem::take(&mut self.open.blind);
+                    self.settle(stage);
                     self.end_subs(blind, stage);
                 }
                 self.advance(event.cursor);
@@ -75,6 +90,7 @@ impl State {
     }
 
     fn new_epoch(&mut self, epoch: Epoch, stage: &mut Stage) {
+        self.settle(stage);
         let reason = "epoch_changed";
         let start = Cursor {
             epoch,
@@ -130,6 +146,8 @@ impl State {
             conns: &mut self.conns,
             classes: &mut self.classes,
             open: &mut self.open,
+            run: &mut self.run,
+            topics: &self.topics,
             stage,
             event,
             step: self.step,
@@ -212,6 +230,8 @@ impl State {
                 conns: &mut self.conns,
                 classes: &mut self.classes,
                 open: &mut self.open,
+                run: &mut self.run,
+                topics: &self.topics,
                 stage,
                 event,
                 step: self.step,
@@ -226,6 +246,10 @@ impl State {
     /// Tells those who got a part of the transaction, but not what was marked as its last event.
     fn commit(&mut self, cursor: &Cursor, stage: &mut Stage) {
         self.step += 1;
+        if self.open.classes.is_empty() && self.open.subs.is_empty() {
+            return;
+        }
+        self.settle(stage);
         let mut tell = |class: &mut Class, conn: u32, conns: &mut Slab<Conn>| {
             if let Some(conn) = conns.get_mut(conn as usize) {
                 let stretch =
@@ -276,6 +300,8 @@ struct Cast<'a> {
     conns: &'a mut Slab<Conn>,
     classes: &'a mut Classes,
     open: &'a mut Open,
+    run: &'a mut Run,
+    topics: &'a Map<OrgId, Topic>,
     stage: &'a mut Stage,
     event: &'a RoutedEvent,
     step: u64,
@@ -315,12 +341,17 @@ impl Cast<'_> {
             self.open.classes.push(id);
         }
         let stretch = class.event(self.step, event, View::PLAIN, self.stage);
-        for member in members {
-            if let Some(conn) = self.conns.get_mut(member.conn as usize) {
-                self.stage.push(&mut conn.mark, &conn.connection, stretch);
-            }
+        if !self.run.extend(id, stretch) {
+            let stretch = stretch.clone();
+            self.settle();
+            self.run.begin(id, stretch);
         }
         self.delivered |= !members.is_empty();
+    }
+
+    fn settle(&mut self) {
+        self.run
+            .settle(self.classes, self.topics, self.conns, self.stage);
     }
 
     /// Offers the event to all subscriptions of one user in its organization.
@@ -395,6 +426,8 @@ impl Cast<'_> {
             }
             (Some(_), None) => return,
         };
+        self.run
+            .settle(self.classes, self.topics, self.conns, self.stage);
         let Some(conn) = self.conns.get_mut(sub.conn as usize) else {
             return;
         };

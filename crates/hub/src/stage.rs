@@ -34,6 +34,17 @@ pub(crate) struct Stretch {
     bytes: Range<usize>,
 }
 
+impl Stretch {
+    /// Takes the next one in, if it begins where this ends.
+    pub(crate) fn append(&mut self, next: &Stretch) -> bool {
+        let follows = self.chunk == next.chunk && self.bytes.end == next.bytes.start;
+        if follows {
+            self.bytes.end = next.bytes.end;
+        }
+        follows
+    }
+}
+
 /// The chunk that a class writes to during one batch.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Pen {
@@ -128,12 +139,23 @@ impl Stage {
         self.push(mark, connection, &stretch);
     }
 
-    /// Notes that a connection gets a stretch.
+    /// Notes that a connection gets a stretch of one frame.
     pub(crate) fn push(
         &mut self,
         mark: &mut Mark,
         connection: &Arc<Connection>,
         stretch: &Stretch,
+    ) {
+        self.push_many(mark, connection, stretch, 1);
+    }
+
+    /// The same of several.
+    pub(crate) fn push_many(
+        &mut self,
+        mark: &mut Mark,
+        connection: &Arc<Connection>,
+        stretch: &Stretch,
+        frames: u64,
     ) {
         if mark.batch != self.batch {
             *mark = Mark {
@@ -149,12 +171,10 @@ impl Stage {
         let Some(touched) = self.touched.get_mut(mark.at as usize) else {
             return;
         };
-        self.deliveries += 1;
-        match touched.stretches.last_mut() {
-            Some(last) if last.chunk == stretch.chunk && last.bytes.end == stretch.bytes.start => {
-                last.bytes.end = stretch.bytes.end;
-            }
-            _ => touched.stretches.push(stretch.clone()),
+        self.deliveries += frames;
+        let last = touched.stretches.last_mut();
+        if !last.is_some_and(|last| last.append(stretch)) {
+            touched.stretches.push(stretch.clone());
         }
     }
 

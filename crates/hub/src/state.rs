@@ -19,6 +19,7 @@ use crate::{
     may_see,
     metrics::Metrics,
     rules::Rules,
+    run::Run,
     stage::Mark,
     topics::{Candidate, SubId, Topic},
 };
@@ -170,6 +171,8 @@ pub(crate) struct State {
     pub by_key: Map<Arc<str>, SmallVec<[u32; 2]>>,
     /// Whom the end of the present transaction is told.
     pub open: Open,
+    /// What everybody of a class is about to be told.
+    pub run: Run,
     /// Counts events and commits; what is encoded belongs to a step.
     pub step: u64,
     pub next_connection: u64,
@@ -210,6 +213,7 @@ impl State {
             by_user: Map::default(),
             by_key: Map::default(),
             open: Open::default(),
+            run: Run::default(),
             step: 0,
             next_connection: 0,
             next_generation: 0,

@@ -140,12 +140,10 @@ pub struct KeyChange {
 }
 
 /// One step for the hub, in log order.
-// Nearly all steps are events: boxing them would cost an allocation for each.
-#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HubOp {
-    /// Deliver an event.
-    Event(RoutedEvent),
+    /// Deliver an event. Made once and not moved any more: it goes from the batch into the history as it is.
+    Event(Arc<RoutedEvent>),
     /// The transaction at this position is complete.
     Commit {
         /// The position after the whole transaction.
@@ -188,6 +186,12 @@ pub enum HubOp {
         /// Why.
         reason: Arc<str>,
     },
+}
+
+impl From<RoutedEvent> for HubOp {
+    fn from(event: RoutedEvent) -> HubOp {
+        HubOp::Event(Arc::new(event))
+    }
 }
 
 /// What routing hands on at once: a part of one transaction, or news between transactions.

@@ -206,7 +206,7 @@ impl Deliverer {
                 record_id: None,
             };
             let event = head.invalidation(index, about);
-            return step.outbox.emit(index, HubOp::Event(event), step.stats);
+            return step.outbox.emit(index, event.into(), step.stats);
         }
         let user = match plan.own_user(row, side) {
             Some(own) => own.map(|bytes| UserId::from(&*String::from_utf8_lossy(bytes))),
@@ -233,7 +233,7 @@ impl Deliverer {
             Detail::Rows => self.body(plan, row, op, stays.is_none()),
             Detail::Records | Detail::Table => Body::Invalidate,
         };
-        let event = HubOp::Event(RoutedEvent {
+        let event = HubOp::from(RoutedEvent {
             cursor: head.cursor(index),
             commit_time: head.tx.commit_time,
             topic,

@@ -43,7 +43,7 @@ pub(crate) struct Outbox {
     latest: Map<usize>,
     recent: Option<(Topic, usize)>,
     /// The latest event of topics that have none in `ops`.
-    kept: Map<RoutedEvent>,
+    kept: Map<Arc<RoutedEvent>>,
     kept_bytes: usize,
     /// Topics whose latest event left without being called the last.
     open: Map<Open>,
@@ -61,7 +61,7 @@ pub(crate) struct Outbox {
 /// Bytes that an operation keeps.
 pub(crate) fn op_bytes(op: &HubOp) -> usize {
     let more = match op {
-        HubOp::Event(event) => event_bytes(event),
+        HubOp::Event(event) => size_of::<RoutedEvent>() + event_bytes(event),
         HubOp::Membership(change) => change.key.len() + 128,
         HubOp::ApiKey(change) => change.id.len() + 256,
         HubOp::Rule { .. } => 256,
@@ -199,9 +199,9 @@ impl Outbox {
         (out, bytes)
     }
 
-    fn keep(&mut self, mut event: RoutedEvent) {
+    fn keep(&mut self, mut event: Arc<RoutedEvent>) {
         // Its JSON shares memory with that of other rows: that must not be kept for its sake.
-        if let Body::Change { new, old, .. } = &mut event.body {
+        if let Body::Change { new, old, .. } = &mut Arc::make_mut(&mut event).body {
             for row in [new, old].into_iter().flatten() {
                 *row = compact(row);
             }
@@ -216,7 +216,8 @@ impl Outbox {
     /// Too many topics: lets the older half of what is held back go, and closes those topics at the
     /// end. When even remembering them is too much, their end is told by the commit alone.
     fn release(&mut self, out: &mut Vec<HubOp>, keep_bytes: usize) {
-        let mut kept: Vec<RoutedEvent> = std::mem::take(&mut self.kept).into_values().collect();
+        let mut kept: Vec<Arc<RoutedEvent>> =
+            std::mem::take(&mut self.kept).into_values().collect();
         self.kept_bytes = 0;
         kept.sort_by_key(|event| event.cursor.index);
         let later = kept.split_off(kept.len().div_ceil(2));
@@ -232,8 +233,7 @@ impl Outbox {
             out.push(HubOp::Event(event));
         }
         for event in later {
-            let op_bytes = size_of::<HubOp>() + event_bytes(&event) + TOPIC_BYTES;
-            self.kept_bytes += op_bytes;
+            self.kept_bytes += op_bytes(&HubOp::Event(event.clone())) + TOPIC_BYTES;
             self.kept.insert(event.topic.clone(), event);
         }
     }
@@ -247,14 +247,15 @@ impl Outbox {
         self.flush_recent();
         for (_, at) in self.latest.drain() {
             if let Some(HubOp::Event(event)) = self.ops.get_mut(at) {
-                event.last = true;
+                Arc::make_mut(event).last = true;
             }
         }
         if !self.kept.is_empty() || !self.open.is_empty() {
-            let mut kept: Vec<RoutedEvent> = self.kept.drain().map(|(_, event)| event).collect();
+            let mut kept: Vec<Arc<RoutedEvent>> =
+                self.kept.drain().map(|(_, event)| event).collect();
             kept.sort_by_key(|event| event.cursor.index);
             let kept = kept.into_iter().map(|mut event| {
-                event.last = true;
+                Arc::make_mut(&mut event).last = true;
                 HubOp::Event(event)
             });
             self.ops.splice(0..0, kept);
@@ -274,8 +275,9 @@ impl Outbox {
                 };
                 let mut event = head.invalidation(index, about);
                 event.last = true;
-                self.bytes += size_of::<HubOp>();
-                self.ops.push(HubOp::Event(event));
+                let op = HubOp::from(event);
+                self.bytes += op_bytes(&op);
+                self.ops.push(op);
             }
         }
         self.bytes += size_of::<HubOp>();

@@ -103,7 +103,7 @@ impl Transaction {
     /// Puts an event without row data into the order.
     pub(crate) fn invalidate(&mut self, index: u32, about: About<'_>) {
         let event = self.head.invalidation(index, about);
-        self.tell(index, SmallVec::from_elem(Box::new(HubOp::Event(event)), 1));
+        self.tell(index, SmallVec::from_elem(Box::new(HubOp::from(event)), 1));
     }
 
     /// Keeps to the budget: what blocks the order is given up first.

@@ -141,7 +141,7 @@ impl World {
             cursor: Cursor::after_commit(cursor.epoch, cursor.commit_lsn),
             commit_time: Timestamp(0),
         };
-        self.publish(vec![HubOp::Event(event), commit]);
+        self.publish(vec![HubOp::from(event), commit]);
     }
 
     pub async fn dial(&self) -> Client {

@@ -60,7 +60,7 @@ fn truncate_reaches_everybody_and_names_his_own_organization() {
         last: true,
         ..event("", at(1, 0), 0)
     };
-    hub.publish(batch(vec![HubOp::Event(truncate), commit(1)]));
+    hub.publish(batch(vec![HubOp::from(truncate), commit(1)]));
     for (client, organization) in [(anna, "acme"), (bert, "other")] {
         let frames = client.socket.frames();
         assert_eq!(frames[0]["type"], "invalidate");
@@ -86,12 +86,12 @@ fn whoever_misses_the_last_event_is_told_of_the_commit() {
     let mut last = for_admins(event("acme", at(1, 1), 2));
     last.last = true;
     // The transaction may come in two batches.
-    hub.publish(batch(vec![HubOp::Event(event("acme", at(1, 0), 1))]));
-    hub.publish(batch(vec![HubOp::Event(last.clone()), commit(1)]));
+    hub.publish(batch(vec![HubOp::from(event("acme", at(1, 0), 1))]));
+    hub.publish(batch(vec![HubOp::from(last.clone()), commit(1)]));
     assert_eq!(anna.told(), ["INSERT 1 on org:acme", "commit org:acme"]);
     // Nothing of a transaction, nothing of its end.
     last.cursor = at(2, 0);
-    hub.publish(batch(vec![HubOp::Event(last), commit(2)]));
+    hub.publish(batch(vec![HubOp::from(last), commit(2)]));
     assert!(anna.told().is_empty());
 }
 
@@ -104,7 +104,7 @@ fn an_event_for_one_user_comes_once() {
     let mut targeted = event("acme", at(1, 0), 1);
     targeted.last = true;
     targeted.audience.user = Some("anna".into());
-    hub.publish(batch(vec![HubOp::Event(targeted.clone()), commit(1)]));
+    hub.publish(batch(vec![HubOp::from(targeted.clone()), commit(1)]));
     assert_eq!(on_org.told(), ["INSERT 1 on org:acme!"]);
     assert_eq!(
         on_user.told(),
@@ -114,7 +114,7 @@ fn an_event_for_one_user_comes_once() {
     // In an organization that she is no member of, nothing on any channel.
     targeted.topic = Topic::Org("other".into());
     targeted.cursor = at(2, 0);
-    hub.publish(batch(vec![HubOp::Event(targeted), commit(2)]));
+    hub.publish(batch(vec![HubOp::from(targeted), commit(2)]));
     assert!(on_org.told().is_empty() && on_user.told().is_empty());
 }
 
@@ -124,7 +124,7 @@ fn nobody_need_listen_to_the_organization() {
     let anna = Client::member(&hub, "anna", &["acme"], &["user:anna"]);
     let mut targeted = event("acme", at(1, 0), 1);
     targeted.audience.user = Some("anna".into());
-    hub.publish(batch(vec![HubOp::Event(targeted), commit(1)]));
+    hub.publish(batch(vec![HubOp::from(targeted), commit(1)]));
     assert_eq!(anna.told(), ["INSERT 1 on user:anna", "commit user:anna"]);
 }
 
@@ -138,7 +138,7 @@ fn an_api_key_is_nobody_in_particular() {
     machine.told();
     let mut targeted = event("acme", at(1, 0), 1);
     targeted.audience.user = Some("anna".into());
-    hub.publish(batch(vec![HubOp::Event(targeted), commit(1)]));
+    hub.publish(batch(vec![HubOp::from(targeted), commit(1)]));
     assert!(machine.told().is_empty());
     hub.publish(single("acme", 2, 2));
     assert_eq!(machine.told(), ["INSERT 2 on org:acme!"]);
@@ -167,7 +167,7 @@ fn forms_and_columns_make_classes() {
         None,
     );
     hub.publish(batch(vec![
-        HubOp::Event(insert(event("acme", at(1, 0), 1))),
+        HubOp::from(insert(event("acme", at(1, 0), 1))),
         commit(1),
     ]));
     assert_eq!(
@@ -187,7 +187,7 @@ fn a_batch_is_one_write_for_each_socket() {
     let hub = hub();
     let anna = Client::member(&hub, "anna", &["acme"], &["org:acme"]);
     *anna.socket.writes.lock().unwrap() = 0;
-    let events = (0..16).map(|i| HubOp::Event(event("acme", at(1, i), i)));
+    let events = (0..16).map(|i| HubOp::from(event("acme", at(1, i), i)));
     hub.publish(batch(events.chain([commit(1)]).collect()));
     assert_eq!(anna.told().len(), 17);
     assert_eq!(*anna.socket.writes.lock().unwrap(), 1);
@@ -205,7 +205,7 @@ fn a_frame_for_others_in_the_middle_of_a_batch_is_left_out() {
         if i % 3 == 1 {
             event.audience.required_roles = std::sync::Arc::new(["admin".into()]);
         }
-        HubOp::Event(event)
+        HubOp::from(event)
     });
     hub.publish(batch(events.collect()));
     let inserts = |ids: &[u32]| -> Vec<String> {

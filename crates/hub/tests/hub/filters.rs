@@ -27,11 +27,7 @@ fn equality_finds_its_subscriber_among_many() {
         Some(row(&[("id", "1"), ("n", "7.0")])),
         None,
     );
-    hub.publish(batch(vec![HubOp::Event(insert(event(
-        "acme",
-        at(1, 0),
-        1,
-    )))]));
+    hub.publish(batch(vec![HubOp::from(insert(event("acme", at(1, 0), 1)))]));
     let got: Vec<usize> = (0..50).filter(|n| !clients[*n].told().is_empty()).collect();
     assert_eq!(got, [7]);
     // A row that leaves a filter is told to whom it leaves, if the old row is known.
@@ -40,20 +36,12 @@ fn equality_finds_its_subscriber_among_many() {
         Some(row(&[("id", "1"), ("n", "8")])),
         Some(row(&[("id", "1"), ("n", "7")])),
     );
-    hub.publish(batch(vec![HubOp::Event(update(event(
-        "acme",
-        at(2, 0),
-        1,
-    )))]));
+    hub.publish(batch(vec![HubOp::from(update(event("acme", at(2, 0), 1)))]));
     let got: Vec<usize> = (0..50).filter(|n| !clients[*n].told().is_empty()).collect();
     assert_eq!(got, [7, 8]);
     // Of a deleted row only the key is known: it may have been anybody's.
     let delete = change(Operation::Delete, None, Some(row(&[("id", "1")])));
-    hub.publish(batch(vec![HubOp::Event(delete(event(
-        "acme",
-        at(3, 0),
-        1,
-    )))]));
+    hub.publish(batch(vec![HubOp::from(delete(event("acme", at(3, 0), 1)))]));
     assert!(clients.iter().all(|client| !client.told().is_empty()));
 }
 
@@ -128,7 +116,7 @@ proptest! {
         let mut event = event("acme", at(1, 0), 1);
         event.op = op;
         event.body = body.clone();
-        hub.publish(batch(vec![HubOp::Event(event)]));
+        hub.publish(batch(vec![HubOp::from(event)]));
         for (filter, client) in filters.iter().zip(&clients) {
             let parsed = Filter::parse(filter, &FilterLimits::default()).unwrap();
             let expected = usize::from(should_deliver(&parsed, op, &body));

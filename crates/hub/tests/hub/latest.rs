@@ -26,7 +26,7 @@ fn only_the_latest_of_a_record_is_sent() {
     let update = |lsn: u64, id: &str| {
         let row = || Some(row(&[("id", id), ("n", &lsn.to_string())]));
         let update = change(Operation::Update, row(), row());
-        HubOp::Event(update(event("acme", at(lsn, 0), id.parse().unwrap())))
+        HubOp::from(update(event("acme", at(lsn, 0), id.parse().unwrap())))
     };
     hub.publish(batch(
         (1..100)
@@ -51,7 +51,7 @@ fn what_is_held_is_bounded_and_forgotten_with_the_subscription() {
     let anna = latest_client(&hub);
     hub.publish(batch(
         (0..100)
-            .map(|i| HubOp::Event(event("acme", at(1, i), i)))
+            .map(|i| HubOp::from(event("acme", at(1, i), i)))
             .collect(),
     ));
     let early = anna.told().len();
@@ -142,7 +142,7 @@ proptest! {
         let all = Client::member(&hub, "anna", &["acme"], &["org:acme"]);
         let latest = latest_client(&hub);
         for (i, event) in history(&steps).into_iter().enumerate() {
-            hub.publish(batch(vec![HubOp::Event(event)]));
+            hub.publish(batch(vec![HubOp::from(event)]));
             if i % flush_every == 0 {
                 latest.connection.flush_latest();
             }

@@ -47,7 +47,7 @@ fn insert(lsn: u64, s: &str) -> RoutedEvent {
 
 fn publish(hub: &Hub, event: RoutedEvent) {
     let lsn = event.cursor.commit_lsn.0;
-    hub.publish(batch(vec![HubOp::Event(event), commit(lsn)]));
+    hub.publish(batch(vec![HubOp::Event(event.into()), commit(lsn)]));
 }
 
 fn rule(columns: Option<&[&str]>, masks: Option<Arc<Masks>>) -> HubOp {

@@ -403,7 +403,7 @@ fn matrix(cases: &[Case]) {
     assert!(clients.len() > 100);
     for (number, case) in cases.iter().enumerate() {
         let ops = vec![
-            HubOp::Event(case.event(number, &people)),
+            HubOp::Event(case.event(number, &people).into()),
             commit(number as u64 + 10),
         ];
         hub.publish(batch(ops));

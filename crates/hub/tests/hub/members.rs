@@ -16,7 +16,7 @@ fn nothing_after_the_removal_is_delivered() {
         &["acme", "other"],
         &["org:acme", "tenant:acme:tasks", "org:other"],
     );
-    let insert = |lsn, org| HubOp::Event(event(org, at(lsn, 0), lsn as u32));
+    let insert = |lsn, org| HubOp::from(event(org, at(lsn, 0), lsn as u32));
     // All in one batch: only the order of the log counts.
     hub.publish(batch(vec![
         insert(1, "acme"),
@@ -51,7 +51,7 @@ fn roles_are_followed_live() {
         let mut event = event("acme", at(lsn, 0), lsn as u32);
         event.audience.required_roles = std::sync::Arc::new(["admin".into()]);
         event.last = true;
-        HubOp::Event(event)
+        HubOp::from(event)
     };
     hub.publish(batch(vec![
         for_admins(1),
@@ -195,7 +195,7 @@ fn what_is_read_anew_takes_nothing_from_those_who_stay() {
         member("anna", "acme", Some("member")),
         HubOp::ApiKeysCleared,
         key("k1", Some("acme")),
-        HubOp::Event(event("acme", at(5, 0), 5)),
+        HubOp::from(event("acme", at(5, 0), 5)),
     ]));
     assert_eq!(
         anna.told(),

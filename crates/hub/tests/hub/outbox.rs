@@ -8,7 +8,7 @@ use rowcast_wire::{CloseCode, server};
 use crate::support::*;
 
 fn events(lsn: u64, count: u32) -> Vec<HubOp> {
-    let each = (0..count).map(|i| HubOp::Event(event("acme", at(lsn, i), i)));
+    let each = (0..count).map(|i| HubOp::from(event("acme", at(lsn, i), i)));
     each.chain([commit(lsn)]).collect()
 }
 

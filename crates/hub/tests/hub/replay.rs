@@ -79,7 +79,7 @@ fn filters_columns_forms_and_the_middle_of_a_transaction() {
     let hub = with_past(HubLimits::default());
     let rows = (0..4).map(|index| {
         let event = event("acme", at(50, index), 50 + index);
-        HubOp::Event(RoutedEvent {
+        HubOp::from(RoutedEvent {
             last: index == 3,
             ..event
         })
@@ -111,7 +111,7 @@ fn filters_columns_forms_and_the_middle_of_a_transaction() {
 #[test]
 fn a_transaction_that_is_still_coming_is_ended_when_it_ends() {
     let hub = with_past(HubLimits::default());
-    let part = |index| batch(vec![HubOp::Event(event("acme", at(50, index), 50 + index))]);
+    let part = |index| batch(vec![HubOp::from(event("acme", at(50, index), 50 + index))]);
     hub.publish(part(0));
     let anna = Client::member(&hub, "anna", &["acme"], &[]);
     hub.subscribe(&anna.connection, from(to("org:acme"), end(40)))
@@ -250,7 +250,7 @@ fn roles_are_those_of_now() {
         let mut event = event("acme", at(lsn, 0), lsn as u32);
         event.last = true;
         event.audience.required_roles = [["member", "admin"][lsn as usize % 2].into()].into();
-        hub.publish(batch(vec![HubOp::Event(event), commit(lsn)]));
+        hub.publish(batch(vec![HubOp::from(event), commit(lsn)]));
     }
     let anna = Client::member(&hub, "anna", &["acme"], &[]);
     hub.subscribe(&anna.connection, from(to("org:acme"), end(40)))
@@ -278,7 +278,7 @@ fn the_latest_of_each_record_is_enough() {
         let n = lsn.to_string();
         let row = || Some(row(&[("id", "7"), ("n", &n)]));
         let event = change(Operation::Update, row(), row())(event("acme", at(lsn, 0), 7));
-        hub.publish(batch(vec![HubOp::Event(event), commit(lsn)]));
+        hub.publish(batch(vec![HubOp::from(event), commit(lsn)]));
     }
     let anna = Client::member(&hub, "anna", &["acme"], &[]);
     let latest = wanted(
@@ -301,7 +301,7 @@ fn the_past_of_a_user_is_that_of_his_organizations() {
     let to_anna = |org: &str, lsn: u64, user: &str| {
         let mut event = event(org, at(lsn, 0), lsn as u32);
         event.audience.user = Some(user.into());
-        batch(vec![HubOp::Event(event), commit(lsn)])
+        batch(vec![HubOp::from(event), commit(lsn)])
     };
     for (org, lsn, user) in [
         ("other", 50, "anna"),
@@ -403,7 +403,7 @@ fn a_new_epoch_ends_the_past() {
     catch_up(&hub, &anna);
     let mut event = event("acme", at(7, 0), 7);
     event.cursor.epoch = Epoch(2);
-    hub.publish(batch(vec![HubOp::Event(event)]));
+    hub.publish(batch(vec![HubOp::from(event)]));
     assert_eq!(
         anna.told(),
         [

@@ -235,7 +235,7 @@ fn follow(limits: HubLimits, steps: Vec<Step>) {
                     _ => {}
                 }
                 world.events.push(event.clone());
-                ops.push(HubOp::Event(event));
+                ops.push(HubOp::from(event));
                 world.hub.publish(batch(ops));
             }
             Step::Idle => {

@@ -239,7 +239,7 @@ pub fn event(org: &str, cursor: Cursor, id: u32) -> RoutedEvent {
 pub fn single(org: &str, lsn: u64, id: u32) -> Batch {
     let mut event = event(org, at(lsn, 0), id);
     event.last = true;
-    batch(vec![HubOp::Event(event), commit(lsn)])
+    batch(vec![HubOp::from(event), commit(lsn)])
 }
 
 pub fn change(

@@ -255,7 +255,7 @@ pub fn events(router: &mut Router, log: &Log) -> Vec<RoutedEvent> {
 pub fn events_of(batches: &[Batch]) -> Vec<RoutedEvent> {
     let ops = batches.iter().flat_map(|batch| &batch.ops);
     ops.filter_map(|op| match op {
-        HubOp::Event(event) => Some(event.clone()),
+        HubOp::Event(event) => Some(RoutedEvent::clone(event)),
         _ => None,
     })
     .collect()
