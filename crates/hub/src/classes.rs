@@ -11,7 +11,10 @@ use rowcast_wire::{
 };
 use slab::Slab;
 
-use crate::stage::{Pen, Stage, Stretch};
+use crate::{
+    sights::Sights,
+    stage::{Pen, Stage, Stretch},
+};
 
 /// The number of a class.
 pub(crate) type ClassId = u32;
@@ -44,6 +47,8 @@ pub(crate) struct Class {
     pub open: bool,
     /// The same for each view that is not plain.
     panes: Vec<Pane>,
+    /// Who of the members sees what.
+    pub sights: Sights,
     /// For subscribers of the latest: the frames by themselves, by view, of one step.
     held: (u64, Vec<(View, Frame)>),
 }
@@ -224,6 +229,7 @@ impl Classes {
             singles: 0,
             open: false,
             panes: Vec::new(),
+            sights: Sights::default(),
             held: (0, Vec::new()),
         });
         let id = ClassId::try_from(id).unwrap_or(ClassId::MAX);

@@ -25,6 +25,7 @@ mod replay;
 mod resume;
 mod rules;
 mod run;
+mod sights;
 mod stage;
 mod state;
 mod stream;

@@ -158,6 +158,7 @@ impl State {
         };
         let grant = self.grant(&conn.about.identity, organization);
         let ids = conn.about.subs.clone();
+        self.listeners_version += 1;
         let mut changed = news;
         for id in ids {
             let Some(sub) = self.subs.get_mut(id as usize) else {

@@ -7,6 +7,7 @@ use rowcast_model::{
 };
 use rowcast_wire::{Mode, server};
 use slab::Slab;
+use smallvec::SmallVec;
 
 use crate::{
     Grant,
@@ -148,6 +149,8 @@ impl State {
             open: &mut self.open,
             run: &mut self.run,
             topics: &self.topics,
+            by_user: &self.by_user,
+            listeners_version: self.listeners_version,
             stage,
             event,
             step: self.step,
@@ -232,6 +235,8 @@ impl State {
                 open: &mut self.open,
                 run: &mut self.run,
                 topics: &self.topics,
+                by_user: &self.by_user,
+                listeners_version: self.listeners_version,
                 stage,
                 event,
                 step: self.step,
@@ -295,17 +300,19 @@ impl State {
 }
 
 /// One event on its way to subscriptions.
-struct Cast<'a> {
-    subs: &'a mut Slab<Sub>,
-    conns: &'a mut Slab<Conn>,
-    classes: &'a mut Classes,
-    open: &'a mut Open,
-    run: &'a mut Run,
-    topics: &'a Map<OrgId, Topic>,
-    stage: &'a mut Stage,
-    event: &'a RoutedEvent,
-    step: u64,
-    delivered: bool,
+pub(crate) struct Cast<'a> {
+    pub subs: &'a mut Slab<Sub>,
+    pub conns: &'a mut Slab<Conn>,
+    pub classes: &'a mut Classes,
+    pub open: &'a mut Open,
+    pub run: &'a mut Run,
+    pub topics: &'a Map<OrgId, Topic>,
+    pub by_user: &'a Map<UserId, SmallVec<[u32; 2]>>,
+    pub listeners_version: u64,
+    pub stage: &'a mut Stage,
+    pub event: &'a RoutedEvent,
+    pub step: u64,
+    pub delivered: bool,
 }
 
 impl Cast<'_> {
@@ -325,9 +332,7 @@ impl Cast<'_> {
         let Some(class) = self.classes.get(id) else {
             return;
         };
-        let uniform = class.is_uniform()
-            && event.audience.masked.is_none()
-            && may_see(&event.audience, &Grant::default());
+        let uniform = class.is_uniform() && may_see(&event.audience, &Grant::default());
         if !uniform {
             for member in members {
                 self.offer(member.sub, None);
@@ -340,16 +345,19 @@ impl Cast<'_> {
             class.open = true;
             self.open.classes.push(id);
         }
+        self.delivered |= !members.is_empty();
+        if let Some(masked) = &event.audience.masked {
+            return self.offer_masked(id, members, masked);
+        }
         let stretch = class.event(self.step, event, View::PLAIN, self.stage);
         if !self.run.extend(id, stretch) {
             let stretch = stretch.clone();
             self.settle();
             self.run.begin(id, stretch);
         }
-        self.delivered |= !members.is_empty();
     }
 
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.run
             .settle(self.classes, self.topics, self.conns, self.stage);
     }

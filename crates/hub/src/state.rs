@@ -167,6 +167,8 @@ pub(crate) struct State {
     pub directory: Directory,
     /// What is shown of each table.
     pub rules: Rules,
+    /// Counts whatever changes who listens with which roles.
+    pub listeners_version: u64,
     pub by_user: Map<UserId, SmallVec<[u32; 2]>>,
     pub by_key: Map<Arc<str>, SmallVec<[u32; 2]>>,
     /// Whom the end of the present transaction is told.
@@ -210,6 +212,7 @@ impl State {
             topics: Map::default(),
             directory: Directory::default(),
             rules: Rules::default(),
+            listeners_version: 0,
             by_user: Map::default(),
             by_key: Map::default(),
             open: Open::default(),
@@ -277,6 +280,7 @@ impl State {
     /// Takes a subscription out of every index.
     pub(crate) fn remove_sub(&mut self, id: SubId) -> Option<Sub> {
         let sub = self.subs.try_remove(id as usize)?;
+        self.listeners_version += 1;
         if let Some(conn) = self.conns.get_mut(sub.conn as usize) {
             conn.about.subs.retain(|other| *other != id);
             if sub.mode == Mode::Latest {

@@ -239,6 +239,7 @@ impl State {
 
     /// Puts a subscription into the indexes: from here on it gets what comes.
     pub(crate) fn list(&mut self, id: SubId) {
+        self.listeners_version += 1;
         let Some(sub) = self.subs.get(id as usize) else {
             return;
         };

@@ -156,9 +156,15 @@ pub struct Masked {
 impl Masked {
     /// The columns that somebody sees plain.
     pub fn view(&self, user: Option<&UserId>, roles: &[Role]) -> View {
+        let owns = |owner: &Option<UserId>| owner.is_some() && owner.as_ref() == user;
         let by_roles = self.masks.plain_by_roles(roles);
-        let image = |owner: &Option<UserId>| {
-            let owns = owner.is_some() && owner.as_ref() == user;
+        self.view_by(by_roles, (owns(&self.owner), owns(&self.old_owner)))
+    }
+
+    /// The same for somebody of whom is known what his roles see through, and whether the row is his, after
+    /// and before.
+    pub fn view_by(&self, by_roles: u64, (owns, owned): (bool, bool)) -> View {
+        let image = |owns: bool| {
             let bits = by_roles | if owns { self.masks.by_owner } else { 0 };
             // Who sees all is like anybody where nothing is masked.
             if bits == self.masks.all() {
@@ -168,8 +174,8 @@ impl Masked {
             }
         };
         View {
-            new: image(&self.owner),
-            old: image(&self.old_owner),
+            new: image(owns),
+            old: image(owned),
         }
     }
 

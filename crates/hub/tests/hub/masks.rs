@@ -122,6 +122,64 @@ fn q20_the_same_view_has_the_same_bytes() {
     assert_eq!(seen(&clients[3]), ["A******", "A******"]);
 }
 
+/// What somebody sees follows his roles from one event to the next, and does not depend on who came before.
+#[test]
+fn the_next_event_knows_who_is_there_and_as_what() {
+    let hub = hub();
+    let listen = |user: &str, role: &str| {
+        let client = client(&hub, user, role);
+        let json = r#"{"type":"subscribe","channel":"org:acme"}"#;
+        try_subscribe(&hub, &client, json).unwrap();
+        client
+    };
+    let rules: Vec<Arc<Masks>> = (0..6).map(|_| of_s()).collect();
+    let (anna, bert) = (listen("anna", "admin"), listen("bert", "member"));
+    let mut lsn = 10;
+    let mut seen = |client: &[&Client], rule: usize, owner: Option<&str>| -> Vec<Option<String>> {
+        lsn += 1;
+        publish(&hub, masked(insert(lsn, "Ann"), &rules[rule], owner));
+        let frames = |client: &&Client| {
+            let frames = client.socket.frames();
+            let mut rows = frames
+                .iter()
+                .filter(|frame| frame["type"] == "postgres_changes");
+            rows.next()
+                .map(|frame| frame["new"]["s"].as_str().unwrap().to_owned())
+        };
+        client.iter().map(frames).collect()
+    };
+    let some = |names: &[&str]| -> Vec<Option<String>> {
+        names.iter().map(|name| Some((*name).to_owned())).collect()
+    };
+    assert_eq!(seen(&[&anna, &bert], 0, None), some(&["Ann", "A**"]));
+    hub.publish(batch(vec![member("bert", "acme", Some("admin"))]));
+    hub.publish(batch(vec![member("anna", "acme", Some("member"))]));
+    assert_eq!(seen(&[&anna, &bert], 0, None), some(&["A**", "Ann"]));
+    let cora = listen("cora", "member");
+    assert_eq!(
+        seen(&[&anna, &bert, &cora], 0, Some("cora")),
+        some(&["A**", "Ann", "Ann"])
+    );
+    // Several rules in turn, more than are remembered.
+    for rule in [1, 2, 3, 4, 5, 0, 3, 1] {
+        assert_eq!(
+            seen(&[&anna, &bert, &cora], rule, None),
+            some(&["A**", "Ann", "A**"])
+        );
+    }
+    hub.disconnect(&anna.connection);
+    let dora = listen("dora", "admin");
+    let expected = [
+        None,
+        Some("Ann".into()),
+        Some("A**".into()),
+        Some("Ann".into()),
+    ];
+    assert_eq!(seen(&[&anna, &bert, &cora, &dora], 0, None), expected);
+    hub.publish(batch(vec![member("bert", "acme", None)]));
+    assert_eq!(seen(&[&bert, &dora], 0, None), [None, Some("Ann".into())]);
+}
+
 /// A column of which nothing is shown does not say whether it changed either.
 #[test]
 fn a_large_value_that_did_not_change_looks_redacted_all_the_same() {
