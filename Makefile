@@ -4,7 +4,7 @@
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 FUZZ_SECONDS ?= 20
 CHAOS_FAULTS ?= 1000
-CHAOS_SECONDS ?= 2700
+CHAOS_SECONDS ?= 3600
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-matrix fuzz chaos bench fmt lint compose-test deny docs docs-check ci
@@ -26,7 +26,7 @@ test-matrix: ## the tests that speak to Postgres, on 14 to 18
 fuzz: ## random and mangled input against the parsers, FUZZ_SECONDS each (20)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) cargo test --locked -p rowcast --test fuzz -- --nocapture --test-threads 1
 
-chaos: ## CHAOS_FAULTS (1000) faults in CHAOS_SECONDS (2700) at most; writes its report into docs/reliability.md
+chaos: ## CHAOS_FAULTS (1000) faults in CHAOS_SECONDS (3600) at most; writes its report into docs/reliability.md
 	@scripts/setup.sh test
 	@ROWCAST_TEST_PG=18 ROWCAST_PG_BIN=$$(scripts/postgres.sh 18) CHAOS_FAULTS=$(CHAOS_FAULTS) CHAOS_SECONDS=$(CHAOS_SECONDS) CHAOS_REPORT=1 \
 		cargo test --locked -p rowcast --test chaos chaos_every_copy -- --nocapture

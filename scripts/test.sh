@@ -8,6 +8,10 @@ export PATH="$HOME/.cargo/bin:$PATH"
 
 newest=18
 oldest=14
+# Most tests wait most of the time: for a server to start, for something to come.
+cores=$(getconf _NPROCESSORS_ONLN)
+export NEXTEST_TEST_THREADS=${NEXTEST_TEST_THREADS:-$((cores + 4))} RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((cores + 2))}
+
 # The packages whose tests start a PostgreSQL.
 with_postgres=(-p rowcast -p rowcast-source)
 
@@ -54,6 +58,8 @@ if [ -z "$major" ] || [ "$major" = "$newest" ]; then
 elif [ "$major" -lt "$oldest" ]; then
   echo "== this machine's PostgreSQL $major is older than $oldest and not supported" >&2
 else
-  echo "== what speaks to PostgreSQL, on this machine's $major" >&2
+  echo "== what speaks to PostgreSQL, on this machine's $major; what is drawn at random or very large, shorter" >&2
+  export ORACLE_SECONDS=${ORACLE_SECONDS:-12} ORACLE_WRITES=${ORACLE_WRITES:-2} CHAOS_FAULTS=${CHAOS_FAULTS:-8}
+  export ROWCAST_TEST_BIG_ROWS=${ROWCAST_TEST_BIG_ROWS:-60000} ROWCAST_TEST_RESUMES=${ROWCAST_TEST_RESUMES:-100}
   run "$major" "$own" "${with_postgres[@]}" "$@"
 fi

@@ -1,8 +1,9 @@
--- Rowcast 0002: public.realtime_table_events, a ring of partitions.
+-- Rowcast 0002: public.realtime_table_events, a ring of partitions, and what is known of its age.
 --
--- Rows are read from the log; the table keeps them about a day for people. Each row goes to one of
--- eight buckets by the hour (three hours a bucket); rowcast.maintain() truncates the bucket whose turn
--- comes next. Nothing is ever deleted row by row, no partition is ever missing, no index is paid for.
+-- Rows are read from the log; the table keeps them for 18 hours, for people and for those who come back
+-- from farther behind than the service remembers. Each row goes to one of eight buckets by the hour at
+-- which it was written (three hours a bucket); rowcast.maintain() truncates the bucket whose turn comes
+-- next. Nothing is ever deleted row by row, no partition is ever missing, no index is paid for.
 
 SELECT pg_catalog.pg_advisory_xact_lock(7310868735422358133);
 
@@ -28,7 +29,7 @@ BEGIN
             row_count       bigint,
             changed         text[],
             bucket          smallint NOT NULL
-                DEFAULT (floor(date_part('epoch', now()) / 10800)::bigint % 8)::smallint
+                DEFAULT (floor(date_part('epoch', clock_timestamp()) / 10800)::bigint % 8)::smallint
         ) PARTITION BY LIST (bucket);
         REVOKE ALL ON public.realtime_table_events FROM PUBLIC;
         COMMENT ON TABLE public.realtime_table_events IS
@@ -61,3 +62,94 @@ BEGIN
         EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', leaf);
     END LOOP;
 END $$;
+
+-- Places in the log and what had ended there, noted by the service every few seconds. Whatever commits
+-- at or behind `lsn` was written under a transaction id of `horizon` or later. (Rows show the id of a
+-- subtransaction, which no snapshot lists; so the oldest id that ran is kept, and not the snapshot.)
+-- `xid` is the id of the transaction that wrote this row: what is later was not given out before `at`.
+CREATE TABLE IF NOT EXISTS rowcast.positions (
+    epoch   bigint NOT NULL,
+    lsn     pg_lsn NOT NULL,
+    horizon xid8 NOT NULL,
+    xid     xid8 NOT NULL,
+    at      timestamptz NOT NULL,
+    events  oid NOT NULL
+);
+COMMENT ON TABLE rowcast.positions IS 'Places in the log from which realtime_table_events can tell what changed since.';
+
+-- Of the rows of realtime_table_events that were written before `since`, some are gone.
+CREATE TABLE IF NOT EXISTS rowcast.event_gaps (
+    since timestamptz NOT NULL
+);
+
+-- What happened to tables and left no row in realtime_table_events: TRUNCATE, rows whose parent went from
+-- one organization to another, rules that ended. Without an organization: to all.
+CREATE TABLE IF NOT EXISTS rowcast.table_marks (
+    relid           oid NOT NULL,
+    what            text NOT NULL CHECK (what IN ('truncated', 'moved', 'untracked')),
+    organization_id text,
+    at              timestamptz NOT NULL DEFAULT now()
+);
+
+REVOKE ALL ON rowcast.positions, rowcast.event_gaps, rowcast.table_marks FROM PUBLIC;
+
+-- Whoever takes rows out of realtime_table_events by hand takes the past that they were part of.
+CREATE OR REPLACE FUNCTION rowcast.note_gap() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO rowcast.event_gaps (since) VALUES (clock_timestamp());
+    RETURN NULL;
+END $$;
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = 'public.realtime_table_events'::regclass AND t.tgname = 'note_gap') THEN
+        CREATE TRIGGER note_gap AFTER UPDATE OR DELETE OR TRUNCATE ON public.realtime_table_events
+            FOR EACH STATEMENT EXECUTE FUNCTION rowcast.note_gap();
+    END IF;
+END $$;
+
+-- For the triggers that tell of tables by message alone. Asks whether the table is there rather than
+-- catching that it is not: a block that writes would take a subtransaction id.
+CREATE OR REPLACE FUNCTION rowcast.note_marks(relids oid[], what text, orgs text[]) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF to_regclass('rowcast.table_marks') IS NOT NULL THEN
+        INSERT INTO rowcast.table_marks (relid, what, organization_id)
+        SELECT r, $2, o FROM unnest($1) AS r, unnest($3) AS o;
+    END IF;
+END $$;
+
+-- A rule that ends leaves rows behind that nobody's rule is about.
+CREATE OR REPLACE FUNCTION rowcast.note_untracked() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO rowcast.table_marks (relid, what) VALUES (OLD.relid, 'untracked');
+    RETURN NULL;
+END $$;
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = 'rowcast.tables'::regclass AND t.tgname = 'note_untracked') THEN
+        CREATE TRIGGER note_untracked AFTER DELETE ON rowcast.tables
+            FOR EACH ROW EXECUTE FUNCTION rowcast.note_untracked();
+    END IF;
+END $$;
+
+-- Notes where the log is. On an idle database once an hour, otherwise each time something was written.
+CREATE OR REPLACE FUNCTION rowcast.note_position(epoch bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    -- The clock went back: what was written before stands in buckets of the future.
+    IF EXISTS (SELECT FROM rowcast.positions p WHERE p.at > now() + interval '1 minute') THEN
+        DELETE FROM rowcast.positions;
+    END IF;
+    -- The snapshot is older than the place in the log: what it shows as ended stands before that.
+    INSERT INTO rowcast.positions (epoch, lsn, horizon, xid, at, events)
+    SELECT $1, pg_current_wal_insert_lsn(), pg_snapshot_xmin(pg_current_snapshot()), pg_current_xact_id(), now(),
+        'public.realtime_table_events'::regclass
+    WHERE NOT EXISTS (
+        SELECT FROM rowcast.positions p WHERE p.epoch = $1 AND p.at > now() - interval '1 hour'
+           AND p.horizon::text::bigint >= pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 1);
+END $$;
+COMMENT ON FUNCTION rowcast.note_position(bigint) IS 'For the service: notes a place in the log, for those who come back to it.';

@@ -428,9 +428,10 @@ BEGIN«home»«one»
 END$$, v);
 END $function$;
 
--- The body of the TRUNCATE trigger: told by a message whatever the storage.
+-- The body of the TRUNCATE trigger: told by a message whatever the storage, and noted for those who come back.
 CREATE OR REPLACE FUNCTION rowcast.truncate_body(rule rowcast.tables) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT format(E'BEGIN%s\n    PERFORM pg_logical_emit_message(true, ''rowcast'', ''{"v":1,"t":%s,"op":"TRUNCATE","n":0}'');\n    RETURN NULL;\nEND',
-        rowcast.home_sql($1.relid), $1.relid)
+    SELECT format(E'BEGIN%s\n    PERFORM pg_logical_emit_message(true, ''rowcast'', ''{"v":1,"t":%s,"op":"TRUNCATE","n":0}'');'
+        '\n    PERFORM rowcast.note_marks(''{%s}'', ''truncated'', ''{NULL}'');\n    RETURN NULL;\nEND',
+        rowcast.home_sql($1.relid), $1.relid, $1.relid)
 $$;

@@ -137,6 +137,7 @@ BEGIN
     END IF;
     PERFORM pg_logical_emit_message(true, 'rowcast', concat('{"v":1,"t":', d, ',"op":"UPDATE","n":0,"bulk":', array_to_json(orgs), '}'))
     FROM unnest(dependents) AS d;
+    PERFORM rowcast.note_marks(dependents, 'moved', orgs);
     IF length(told) < 8000 THEN
         PERFORM set_config('rowcast.moved', concat(told, pg_current_xact_id(), ':', mark, ' '), true);
     END IF;

@@ -20,15 +20,22 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock
 DECLARE
     coming text := 'rowcast.events_' || rowcast.bucket_of(now() + interval '3 hours');
 BEGIN
-    -- The bucket that is written next holds rows from about a day ago.
+    -- The bucket that is written next holds rows of 18 to 21 hours ago.
     IF to_regclass(coming) IS NOT NULL AND pg_relation_size(coming) > 0 THEN
         BEGIN
             EXECUTE 'TRUNCATE ' || coming;
+            -- The end of the three hours in which its rows were written.
+            INSERT INTO rowcast.event_gaps (since)
+            VALUES (to_timestamp((floor(date_part('epoch', now() + interval '3 hours') / 10800) + 1) * 10800) - interval '24 hours');
         EXCEPTION WHEN lock_not_available THEN
             NULL; -- Somebody reads it; the next call tries again, for three hours.
         END;
     END IF;
     PERFORM rowcast.adopt_partitions();
+    DELETE FROM rowcast.event_gaps g WHERE g.since < (SELECT max(l.since) FROM rowcast.event_gaps l);
+    -- One from before the rows that are kept says how old the next one's are.
+    DELETE FROM rowcast.positions p WHERE p.at < now() - interval '24 hours';
+    DELETE FROM rowcast.table_marks m WHERE m.at < now() - interval '3 days';
     DELETE FROM rowcast.gone g WHERE g.xid < pg_snapshot_xmin(pg_current_snapshot());
     DELETE FROM rowcast.problems p WHERE p.at < now() - interval '30 days'
         OR p.id <= (SELECT max(l.id) FROM rowcast.problems l) - 100000;
@@ -41,8 +48,9 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA rowcast TO %I', role_name);
     EXECUTE format('GRANT SELECT ON rowcast.tables, rowcast.memberships, rowcast.membership_source, rowcast.api_keys,'
-        ' rowcast.slots, rowcast.problems TO %I', role_name);
-    EXECUTE format('GRANT EXECUTE ON FUNCTION rowcast.note_slot(text, boolean, text, integer), rowcast.maintain(),'
+        ' rowcast.slots, rowcast.problems, rowcast.positions, rowcast.event_gaps, rowcast.table_marks,'
+        ' public.realtime_table_events TO %I', role_name);
+    EXECUTE format('GRANT EXECUTE ON FUNCTION rowcast.note_slot(text, boolean, text, integer), rowcast.note_position(bigint), rowcast.maintain(),'
         ' rowcast.sync_publication(), rowcast.check() TO %I', role_name);
     INSERT INTO rowcast.service_roles (role_name) VALUES (grant_service.role_name) ON CONFLICT DO NOTHING;
     PERFORM rowcast.grant_memberships(role_name);
@@ -164,6 +172,9 @@ COMMENT ON FUNCTION rowcast.uninstall() IS 'Removes Rowcast from this database; 
 
 -- Nothing here is for everybody.
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA rowcast FROM PUBLIC;
+
+-- What a later version needs reaches the roles of an earlier one.
+SELECT rowcast.grant_service(r.role_name) FROM rowcast.service_roles r JOIN pg_roles p ON p.rolname = r.role_name;
 
 -- Triggers that an earlier version made are made anew.
 SELECT rowcast.repair();

@@ -99,7 +99,7 @@ fn frames_of_the_protocol_page_are_understood() {
             cursor.parse::<rowcast_model::Cursor>().unwrap();
         }
     }
-    let all = "auth_success commit error goodbye invalidate membership ping pong position postgres_changes resync status subscribed token_refreshed unsubscribed";
+    let all = "auth_success commit error goodbye invalidate membership ping pong position postgres_changes recovered resync status subscribed token_refreshed unsubscribed";
     assert_eq!(kinds, all.split(' ').map(str::to_owned).collect());
 }
 

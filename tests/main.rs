@@ -7,10 +7,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 mod bad_input;
+mod bounds;
 mod commands;
 mod demo_page;
 mod disasters;
 mod harness;
+mod incidents;
 mod mission;
 mod oracle;
 mod promises;

@@ -48,6 +48,8 @@ async fn columns_change_while_running() {
             ],
             "{storage}"
         );
+        // Nobody has to read anything again for that.
+        assert!(!client.seen.iter().any(|frame| frame.is("resync")));
     }
 }
 

@@ -28,6 +28,9 @@ use crate::harness::{
 /// More than any recovery may take.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// So much log may the slot keep, in bytes (`replication.wal_limit`): then it is dropped.
+pub const BUDGET: usize = 64 << 20;
+
 /// What the Postgres of a run is set to.
 pub const SETTINGS: [(&str, &str); 3] = [
     ("wal_sender_timeout", "4s"),
@@ -86,7 +89,7 @@ impl Arena {
         let tally = Arc::new(Tally::default());
         let addresses = Arc::default();
         let target = Target::default();
-        let service = launch(&database, &tally, &addresses).await;
+        let service = launch(&database, &tally, &addresses, &[]).await;
         let balancer = tokio::spawn(balance(addresses.clone(), target.clone()));
         Arena {
             cluster: tokio::sync::Mutex::new(cluster),
@@ -111,7 +114,12 @@ impl Arena {
 
     /// Starts one more service and waits until it listens.
     pub async fn launch(&self) -> Service {
-        launch(&self.database, &self.tally, &self.addresses).await
+        self.launch_with(&[]).await
+    }
+
+    /// The same, with more environment.
+    pub async fn launch_with(&self, more: &[(&str, &str)]) -> Service {
+        launch(&self.database, &self.tally, &self.addresses, more).await
     }
 
     /// The service of the moment is another one from here on.
@@ -181,11 +189,18 @@ impl Arena {
             .unwrap_or_else(|error| error.to_string());
         let service = self.service.lock().await;
         let ready = service.server.get("/readyz").await;
-        let log = service.server.log();
-        let lines: Vec<&str> = log.lines().collect();
-        let tail = lines[lines.len().saturating_sub(60)..].join("\n");
-        format!("slots {slots}\nready {ready:?}\n{tail}")
+        let log = tail(&service.server.log());
+        let cluster = self.cluster.lock().await;
+        let postgres = std::fs::read(cluster.log_file()).unwrap_or_default();
+        let postgres = tail(&String::from_utf8_lossy(&postgres));
+        format!("slots {slots}\nready {ready:?}\n{log}\nPostgres:\n{postgres}")
     }
+}
+
+/// The last lines of a log.
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(60)..].join("\n")
 }
 
 impl Drop for Arena {
@@ -204,7 +219,12 @@ fn forget(addresses: &Addresses, server: &Server) {
 }
 
 /// Starts a service as a supervisor would: again, when it ends before it listens.
-async fn launch(database: &Fresh, tally: &Tally, addresses: &Addresses) -> Service {
+async fn launch(
+    database: &Fresh,
+    tally: &Tally,
+    addresses: &Addresses,
+    more: &[(&str, &str)],
+) -> Service {
     let straight: SocketAddr = database
         .url
         .split_once('@')
@@ -214,16 +234,21 @@ async fn launch(database: &Fresh, tally: &Tally, addresses: &Addresses) -> Servi
     let url = database
         .url
         .replace(&straight.to_string(), &line.address.to_string());
-    let env = [
+    let budget = BUDGET.to_string();
+    let mut env = vec![
         ("DATABASE_URL", url.as_str()),
+        ("ROWCAST_WAL_LIMIT", &budget),
+        ("ROWCAST_AT_LIMIT", "drop"),
         ("ROWCAST__REPLICATION__SILENCE_LIMIT", "3 s"),
         ("ROWCAST__REPLICATION__MAINTENANCE_INTERVAL", "5 s"),
         ("ROWCAST__LIMITS__OUTBOX_BYTES", "512 KiB"),
         // Short, so that cursors get too old while somebody looks.
         ("ROWCAST__HISTORY__RETENTION", "20 s"),
+        ("ROWCAST__HISTORY__INVALIDATIONS_INTERVAL", "1 s"),
         ("ROWCAST__SERVER__GOODBYE_SPREAD", "300 ms"),
         ("LOG_LEVEL", "info"),
     ];
+    env.extend_from_slice(more);
     let begin = Instant::now();
     loop {
         let mut server = Server::launch_any(database, &env);

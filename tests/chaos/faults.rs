@@ -6,17 +6,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rowcast_embedded::{EmbeddedError, Options, StopMode};
+use rowcast_embedded::StopMode;
 use tokio::time::sleep;
 
 use super::{
-    app::{LEAVING, connect},
-    arena::{Arena, PATIENCE, SETTINGS},
+    app::LEAVING,
+    arena::{Arena, PATIENCE},
+    failover,
     plan::{Fault, Kind},
     proxy::{Proxy, Weather},
+    slots,
     subscriber::{Handle, Order},
 };
-use crate::harness::{postgres, server::Server};
+use crate::harness::server::Server;
 
 /// One fault from beginning to end; behind it everything is there to recover. `Err` says what went wrong
 /// that must not.
@@ -67,9 +69,11 @@ pub async fn run(arena: Arc<Arena>, fault: Fault) -> Result<(), String> {
         Kind::ClientReconnects => order(&arena, chance, |_| Order::Reconnect),
         Kind::ClientOldCursor => order(&arena, chance, Order::OldCursor),
         Kind::ClientForgedCursor => order(&arena, chance, Order::Forge),
-        Kind::SlotDropped => slot_dropped(&arena).await,
-        Kind::SlotInvalidated => slot_invalidated(&arena).await,
-        Kind::StandbyPromoted => standby_promoted(&arena).await,
+        Kind::SlotDropped => slots::dropped(&arena).await,
+        Kind::SlotInvalidated => slots::invalidated(&arena).await,
+        Kind::DiskBudgetHit => slots::disk_budget_hit(&arena, chance).await,
+        Kind::StandbyPromoted => failover::standby_promoted(&arena).await,
+        Kind::FailoverSlotPromoted => failover::failover_slot_promoted(&arena, chance).await,
         Kind::TableAltered => table_altered(&arena, chance).await,
         Kind::MembershipChanges => membership_changes(&arena, lasts).await,
         Kind::LargeTransaction => large_transaction(&arena, chance).await,
@@ -124,7 +128,7 @@ async fn service_restarts(arena: &Arena, lasts: Duration, hard: bool) -> Result<
 }
 
 /// Ends a service with -9, or politely and in time.
-async fn end(server: &mut Server, hard: bool) -> Result<(), String> {
+pub async fn end(server: &mut Server, hard: bool) -> Result<(), String> {
     if hard {
         server.kill();
         return Ok(());
@@ -175,19 +179,38 @@ async fn old_service_comes_back(arena: &Arena, hard: bool) -> Result<(), String>
     let taken = until_ready("the standby takes over", &second.server).await;
     sleep(Duration::from_millis(500)).await;
     service.line.set(Weather::Clear);
-    sleep(Duration::from_millis(1500)).await;
-    let both = taken.is_ok() && service.server.is_ready().await && second.server.is_ready().await;
+    let one = match taken.is_ok() {
+        true => only_one_is_ready(&service.server, &second.server).await,
+        false => Ok(()),
+    };
     arena.forget(&second);
     let ended = end(&mut second.server, hard).await;
     taken?;
     until_ready("the old service takes over again", &service.server).await?;
-    match both {
-        true => Err("two services on one slot say that they are ready".into()),
-        false => ended,
-    }
+    one.and(ended)
 }
 
-async fn until_ready(what: &str, server: &Server) -> Result<(), String> {
+/// The old service learns that its stream has ended when the line is clear again: within the time in which everybody
+/// learns that. From then on one of the two says that it is ready, and not the other.
+async fn only_one_is_ready(old: &Server, new: &Server) -> Result<(), String> {
+    let begin = Instant::now();
+    let mut since = begin;
+    while since.elapsed() < Duration::from_millis(1500) {
+        if old.is_ready().await && new.is_ready().await {
+            since = Instant::now();
+        }
+        if since.duration_since(begin) > Duration::from_secs(10) {
+            let (old, new) = (old.log(), new.log());
+            return Err(format!(
+                "two services on one slot say that they are ready\n{old}\nthe other:\n{new}"
+            ));
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+pub async fn until_ready(what: &str, server: &Server) -> Result<(), String> {
     let begin = Instant::now();
     while !server.is_ready().await {
         if begin.elapsed() > PATIENCE {
@@ -259,98 +282,6 @@ async fn clients_stall(arena: &Arena, chance: u64, lasts: Duration) -> Result<()
     for stall in &stalled {
         stall.send_replace(false);
     }
-    Ok(())
-}
-
-async fn slot_dropped(arena: &Arena) -> Result<(), String> {
-    let slot = arena.database.slot();
-    let mut sql = arena.sql();
-    let begin = Instant::now();
-    loop {
-        let _ = sql
-            .exec("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE active")
-            .await;
-        let dropped = sql
-            .exec(&format!("SELECT pg_drop_replication_slot('{slot}')"))
-            .await;
-        match dropped {
-            Ok(()) => return Ok(()),
-            Err(error) if begin.elapsed() > PATIENCE => {
-                return Err(format!("cannot drop the slot: {error:?}"));
-            }
-            Err(_) => sleep(Duration::from_millis(10)).await,
-        }
-    }
-}
-
-/// The log that the slot needs goes beyond what the DBA allows.
-async fn slot_invalidated(arena: &Arena) -> Result<(), String> {
-    let line = arena.line.lock().unwrap().clone();
-    let text = |error: tokio_postgres::Error| error.to_string();
-    let mut sql = arena.sql();
-    sql.exec("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
-        .await
-        .map_err(text)?;
-    sql.exec("SELECT pg_reload_conf()").await.map_err(text)?;
-    line.set(Weather::Cut);
-    let begin = Instant::now();
-    let mut lost = false;
-    while !lost && begin.elapsed() < Duration::from_secs(20) {
-        let _ = sql
-            .exec("INSERT INTO untracked (pad) SELECT repeat('x', 1000) FROM generate_series(1, 200); SELECT pg_switch_wal()")
-            .await;
-        let _ = sql.exec("CHECKPOINT").await;
-        let status = "SELECT bool_and(wal_status = 'lost')::text FROM pg_replication_slots";
-        lost = sql.text(status).await.is_ok_and(|text| text == "true");
-    }
-    line.set(Weather::Clear);
-    arena
-        .insist("ALTER SYSTEM RESET max_slot_wal_keep_size")
-        .await?;
-    arena.insist("SELECT pg_reload_conf()").await?;
-    arena.insist("TRUNCATE untracked").await?;
-    match lost {
-        true => Ok(()),
-        false => Err("the slot cannot be made to be lost".into()),
-    }
-}
-
-/// The primary is lost, its standby becomes the primary: another timeline, without our slot.
-async fn standby_promoted(arena: &Arena) -> Result<(), String> {
-    let mut cluster = arena.cluster.lock().await;
-    let text = |error: EmbeddedError| error.to_string();
-    let options = SETTINGS.iter().fold(
-        Options {
-            major: postgres::major(),
-            ..Options::default()
-        },
-        |options, (name, value)| options.set(name, value),
-    );
-    let mut standby =
-        tokio::task::block_in_place(|| cluster.start_standby("standby", options)).map_err(text)?;
-    let mut sql = arena.sql();
-    let begin = Instant::now();
-    let streaming = "SELECT (state = 'streaming')::text FROM pg_stat_replication WHERE application_name = 'standby'";
-    while !sql.text(streaming).await.is_ok_and(|text| text == "true") {
-        if begin.elapsed() > PATIENCE {
-            return Err("the standby does not follow".into());
-        }
-        sleep(Duration::from_millis(20)).await;
-    }
-    // What it has not got by now is lost for all.
-    tokio::task::block_in_place(|| cluster.kill());
-    std::mem::swap(&mut *cluster, &mut standby);
-    let promote = connect(&cluster.url("postgres")).await;
-    let promote = promote.map_err(|error| error.to_string())?;
-    promote
-        .batch_execute("SELECT pg_promote()")
-        .await
-        .map_err(|error| error.to_string())?;
-    arena
-        .front
-        .0
-        .set(Some(([127, 0, 0, 1], cluster.port()).into()));
-    tokio::task::block_in_place(|| drop(standby));
     Ok(())
 }
 

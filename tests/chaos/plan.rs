@@ -30,7 +30,9 @@ pub enum Kind {
     ClientForgedCursor,
     SlotDropped,
     SlotInvalidated,
+    DiskBudgetHit,
     StandbyPromoted,
+    FailoverSlotPromoted,
     TableAltered,
     MembershipChanges,
     LargeTransaction,
@@ -39,14 +41,14 @@ pub enum Kind {
 use Kind::{
     BackendKilled, BackendsTerminated, ClientForgedCursor, ClientLineCut, ClientLineDelayed,
     ClientLineHangs, ClientLineThrottled, ClientOldCursor, ClientReconnects, ClientStalls,
-    DatabaseLineCut, DatabaseLineDelayed, DatabaseLineHangs, DatabaseLineThrottled,
-    LargeTransaction, MembershipChanges, OldServiceComesBack, PostgresCrashes, PostgresRestarts,
-    ServiceKilled, ServiceTerminated, SlotDropped, SlotInvalidated, StandbyPromoted,
-    StandbyTakesOver, StreamTerminated, TableAltered,
+    DatabaseLineCut, DatabaseLineDelayed, DatabaseLineHangs, DatabaseLineThrottled, DiskBudgetHit,
+    FailoverSlotPromoted, LargeTransaction, MembershipChanges, OldServiceComesBack,
+    PostgresCrashes, PostgresRestarts, ServiceKilled, ServiceTerminated, SlotDropped,
+    SlotInvalidated, StandbyPromoted, StandbyTakesOver, StreamTerminated, TableAltered,
 };
 
 /// Every kind, with its name in the report and whether it is quick enough for the short form.
-const KINDS: [(Kind, &str, bool); 27] = [
+const KINDS: [(Kind, &str, bool); 29] = [
     (ServiceKilled, "service_killed", true),
     (ServiceTerminated, "service_terminated", true),
     (StandbyTakesOver, "standby_takes_over", true),
@@ -70,7 +72,9 @@ const KINDS: [(Kind, &str, bool); 27] = [
     (ClientForgedCursor, "client_forged_cursor", true),
     (SlotDropped, "slot_dropped", true),
     (SlotInvalidated, "slot_invalidated", false),
+    (DiskBudgetHit, "disk_budget_hit", false),
     (StandbyPromoted, "standby_promoted", false),
+    (FailoverSlotPromoted, "failover_slot_promoted", false),
     (TableAltered, "table_altered", true),
     (MembershipChanges, "membership_changes", true),
     (LargeTransaction, "large_transaction", false),
@@ -115,7 +119,8 @@ impl Kind {
         match self {
             ServiceKilled | ServiceTerminated | StandbyTakesOver => Ground::Service,
             // These need the other parts as they are.
-            OldServiceComesBack | SlotDropped | SlotInvalidated | StandbyPromoted => Ground::All,
+            OldServiceComesBack | SlotDropped | SlotInvalidated | DiskBudgetHit
+            | StandbyPromoted | FailoverSlotPromoted => Ground::All,
             PostgresCrashes | PostgresRestarts | BackendKilled | StreamTerminated
             | BackendsTerminated | TableAltered | MembershipChanges | LargeTransaction => {
                 Ground::Database
@@ -127,6 +132,14 @@ impl Kind {
             | ClientStalls | ClientReconnects | ClientOldCursor | ClientForgedCursor => {
                 Ground::Clients
             }
+        }
+    }
+
+    /// The first major version of Postgres that has what it takes.
+    pub fn since(self) -> u32 {
+        match self {
+            FailoverSlotPromoted => 17,
+            _ => 0,
         }
     }
 

@@ -189,9 +189,16 @@ impl Silence {
 
     /// Takes note of a frame; returns how long the service was silent, where that can be said.
     fn hears(&mut self, frame: &Frame, now: Instant) -> Option<Duration> {
-        let sign = ["position", "commit", "subscribed", "resync", "status"]
-            .iter()
-            .any(|kind| frame.is(kind));
+        let sign = [
+            "position",
+            "commit",
+            "subscribed",
+            "recovered",
+            "resync",
+            "status",
+        ]
+        .iter()
+        .any(|kind| frame.is(kind));
         if !sign && !frame.is_event() {
             return None;
         }

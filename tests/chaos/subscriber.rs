@@ -398,6 +398,11 @@ impl Subscriber {
         }
         match frame.text_of("type") {
             "commit" if ours => self.reached(&frame),
+            "recovered" if ours => {
+                self.remember(frame.text.clone());
+                self.tally.count("recovered");
+                self.reached(&frame);
+            }
             "position" if self.phase == Phase::Subscribed => self.reached(&frame),
             "resync" if ours => {
                 self.remember(frame.text.clone());

@@ -102,6 +102,22 @@ impl Client {
         }
     }
 
+    /// The same, if the other side takes it as a socket.
+    pub async fn try_over(stream: TcpStream, address: SocketAddr) -> Option<Client> {
+        let url = format!("ws://{address}/realtime/v1/websocket");
+        let (socket, _) = client_async(url, stream).await.ok()?;
+        Some(Client {
+            socket,
+            seen: Vec::new(),
+            next_ref: 0,
+        })
+    }
+
+    /// The connection beneath; what was read ahead of it is lost.
+    pub fn into_stream(self) -> TcpStream {
+        self.socket.into_inner()
+    }
+
     /// The HTTP status with which the upgrade is refused.
     pub async fn refused(address: SocketAddr, path: &str) -> u16 {
         let stream = TcpStream::connect(address).await.unwrap();

@@ -31,7 +31,9 @@ pub fn own_cluster(settings: &[(&str, &str)]) -> Cluster {
         Options {
             major: major(),
             ..Options::default()
-        },
+        }
+        // Compiling a query takes longer than any of a test does.
+        .set("jit", "off"),
         |options, (name, value)| options.set(name, value),
     );
     Cluster::start(options).unwrap_or_else(|error| panic!("no Postgres to test with: {error}"))

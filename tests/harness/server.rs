@@ -92,18 +92,41 @@ impl Server {
         server
     }
 
+    /// The same as `start` for a process that may open only so many files.
+    pub async fn start_with_files(
+        database: &Database,
+        more: &[(&str, &str)],
+        files: u32,
+    ) -> Server {
+        let mut server = Server::launch_by(database, more, |program| {
+            let mut limited = Command::new("/bin/sh");
+            limited.args(["-c", &format!("ulimit -n {files}; exec {program} serve")]);
+            limited.env_clear().stdin(Stdio::null());
+            limited
+        });
+        server.until_listening().await;
+        server.until_ready().await;
+        server
+    }
+
     /// Starts a service that may never get as far as listening.
     pub fn launch_any(database: &Database, more: &[(&str, &str)]) -> Server {
+        Server::launch_by(database, more, |_| command(&["serve"], &[]))
+    }
+
+    /// The same, as the command of somebody else: a program that runs it in surroundings of its own.
+    pub fn launch_by(
+        database: &Database,
+        more: &[(&str, &str)],
+        make: impl FnOnce(&str) -> Command,
+    ) -> Server {
         let mut env = Server::env(database);
         env.extend(
             more.iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
         );
-        let env: Vec<(&str, &str)> = env
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
-        let mut child = command(&["serve"], &env)
+        let mut child = make(env!("CARGO_BIN_EXE_rowcast"))
+            .envs(env)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -120,7 +143,7 @@ impl Server {
         }
     }
 
-    async fn until_listening(&mut self) {
+    pub async fn until_listening(&mut self) {
         let lines = self.lines.clone();
         let log = || lines.lock().unwrap().join("\n");
         super::until_or("the service listens", log, async || {
@@ -188,6 +211,17 @@ impl Server {
     /// Status and body of a page on the internal port.
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
         get(self.internal, path).await
+    }
+
+    /// One figure of `/metrics`, by its name without `rowcast_`, with its label if it has one: 0 before it
+    /// was counted for the first time.
+    pub async fn metric(&self, name: &str) -> f64 {
+        let (_, text) = self.get("/metrics").await.unwrap();
+        let figure = text.lines().find_map(|line| {
+            let rest = line.strip_prefix("rowcast_")?.strip_prefix(name)?;
+            rest.strip_prefix(' ')?.parse().ok()
+        });
+        figure.unwrap_or_default()
     }
 
     /// All that the service wrote so far.

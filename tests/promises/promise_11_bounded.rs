@@ -3,6 +3,7 @@
 use serde_json::json;
 use tokio::net::TcpSocket;
 
+use super::promise_11_ceiling::below_the_ceiling;
 use crate::harness::{
     client::{Client, PATIENCE},
     fixture::TRACK,
@@ -70,6 +71,8 @@ async fn big_transaction(rows: u64, more: &str, row_by_row: bool) {
         ("ROWCAST__REPLICATION__QUEUE_BYTES", "8 MiB"),
         ("ROWCAST__LIMITS__OUTBOXES_BYTES", "32 MiB"),
         ("ROWCAST__LIMITS__OUTBOX_BYTES", "16 MiB"),
+        ("ROWCAST__LIMITS__CONNECTIONS", "100"),
+        ("ROWCAST__HISTORY__BYTES", "32 MiB"),
     ];
     let world = World::in_cluster(&cluster, &track, &env).await;
     let mut client = world.member("u1", "org_1").await;
@@ -119,6 +122,7 @@ async fn big_transaction(rows: u64, more: &str, row_by_row: bool) {
             "{changes} changes, {tables} table-level events"
         );
     }
+    below_the_ceiling(&world.server).await;
     // The stream goes on.
     world
         .exec("INSERT INTO orders VALUES (1, 'org_1', 1)")

@@ -56,7 +56,7 @@ impl<'a> Messages<'a> {
             .sql
             .text(&format!(
                 r"SELECT string_agg(content, E'\n') FROM (
-                    SELECT convert_from(substr(data, position('\x7b'::bytea IN data)), 'UTF8') AS content
+                    SELECT convert_from(substr(data, position('rowcast'::bytea IN data) + 12), 'UTF8') AS content
                     FROM pg_logical_slot_get_binary_changes('{}', NULL, NULL,
                         'proto_version', '1', 'publication_names', 'rowcast', 'messages', 'true')
                     WHERE substr(data, 1, 1) = 'M' AND position('rowcast'::bytea IN data) > 0) said",

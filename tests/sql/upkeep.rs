@@ -102,8 +102,16 @@ async fn the_ring_of_events_is_emptied_by_truncating() {
     let count = "SELECT count(*) FROM realtime_table_events";
     assert_eq!(sql.text(count).await, "17");
     reader.exec("COMMIT").await;
+    assert_eq!(
+        sql.text("SELECT count(*) FROM rowcast.event_gaps").await,
+        "0"
+    );
     sql.exec("SELECT rowcast.maintain()").await;
     assert_eq!(sql.text(count).await, "15");
+    // Noted is the end of the three hours that it was for, a day before: between 18 and 21 hours ago.
+    let gap = "SELECT rowcast.bucket_of(since) = (rowcast.bucket_of(now()) + 2) % 8 AND extract(epoch FROM since) % 10800 = 0
+        AND since BETWEEN now() - interval '21 hours' AND now() - interval '18 hours' FROM rowcast.event_gaps";
+    assert_eq!(sql.text(gap).await, "t");
     let kept = format!("SELECT count(*) FROM realtime_table_events WHERE bucket = {coming}");
     assert_eq!(sql.text(&kept).await, "0");
     let truncates = format!(
@@ -115,6 +123,75 @@ async fn the_ring_of_events_is_emptied_by_truncating() {
         "SELECT pg_drop_replication_slot('{slot}'); DELETE FROM realtime_table_events"
     ))
     .await;
+}
+
+/// Places in the log: noted when something was written, and void when the clock goes back.
+#[tokio::test]
+async fn places_in_the_log_are_noted() {
+    let (database, sql) = fresh().await;
+    let other = database.connect().await;
+    let note = "SELECT rowcast.note_position(7)";
+    let count = "SELECT count(*) FROM rowcast.positions";
+    sql.exec(note).await;
+    // Another database of this server may write meanwhile, so more than one may follow, but not each time.
+    other.exec("BEGIN; SELECT pg_current_xact_id()").await;
+    let running = other.text("SELECT pg_current_xact_id()").await;
+    for _ in 0..20 {
+        sql.exec(note).await;
+    }
+    let noted: u32 = sql.text(count).await.parse().unwrap();
+    assert!(noted <= 3, "{noted}");
+    // What runs is not over; what was written before it is.
+    sql.exec("UPDATE rowcast.positions SET at = at - interval '2 hours'")
+        .await;
+    sql.exec(note).await;
+    let last = format!(
+        "SELECT horizon <= '{running}' AND xid > '{running}' AND lsn <= pg_current_wal_insert_lsn()
+            AND events = 'realtime_table_events'::regclass AND at = (SELECT max(at) FROM rowcast.positions)
+         FROM rowcast.positions WHERE epoch = 7 ORDER BY xid DESC LIMIT 1"
+    );
+    assert_eq!(sql.text(&last).await, "t");
+    other.exec("ROLLBACK").await;
+    sql.exec("UPDATE rowcast.positions SET at = now() + interval '1 hour'")
+        .await;
+    sql.exec(note).await;
+    assert_eq!(sql.text(count).await, "1");
+    sql.exec(
+        "UPDATE rowcast.positions SET at = now() - interval '25 hours'; SELECT rowcast.maintain()",
+    )
+    .await;
+    assert_eq!(sql.text(count).await, "0");
+}
+
+/// What no row of the events tells: TRUNCATE, rows whose parent moved, rules that ended, events removed.
+#[tokio::test]
+async fn what_leaves_no_event_is_marked() {
+    let (_database, sql) = fresh().await;
+    sql.exec(
+        "CREATE TABLE projects (id int PRIMARY KEY, organization_id text);
+         CREATE TABLE tasks (id int PRIMARY KEY, project_id int REFERENCES projects);
+         SELECT rowcast.track('projects'); SELECT rowcast.track('tasks');
+         INSERT INTO projects VALUES (1, 'a'); INSERT INTO tasks VALUES (1, 1)",
+    )
+    .await;
+    sql.exec("UPDATE projects SET organization_id = 'b'; TRUNCATE tasks; SELECT rowcast.untrack('tasks')")
+        .await;
+    let marks = "SELECT string_agg(concat_ws(' ', relid::regclass, what, organization_id), ', ' ORDER BY what, organization_id)
+        FROM rowcast.table_marks";
+    assert_eq!(
+        sql.text(marks).await,
+        "tasks moved a, tasks moved b, tasks truncated, tasks untracked"
+    );
+    for removing in [
+        "DELETE FROM realtime_table_events WHERE record_id = '1'",
+        "UPDATE realtime_table_events SET record_id = '2'",
+        "TRUNCATE realtime_table_events",
+    ] {
+        sql.exec(&format!("DELETE FROM rowcast.event_gaps; {removing}"))
+            .await;
+        let noted = "SELECT since <= clock_timestamp() AND since > now() - interval '1 minute' FROM rowcast.event_gaps";
+        assert_eq!(sql.text(noted).await, "t", "{removing}");
+    }
 }
 
 #[tokio::test]
@@ -198,6 +275,8 @@ async fn roles_may_what_they_need_and_no_more() {
         "SELECT id, who, org FROM members",
         "SELECT rowcast.note_slot('s', true, '1', 1); SELECT rowcast.maintain(); SELECT rowcast.sync_publication()",
         "SELECT * FROM rowcast.check()",
+        "SELECT rowcast.note_position(1); SELECT * FROM rowcast.positions, rowcast.event_gaps, rowcast.table_marks",
+        "SELECT record_id, xmin FROM realtime_table_events",
     ] {
         assert_eq!(
             as_role(&sql, &service, statement).await,
@@ -210,7 +289,9 @@ async fn roles_may_what_they_need_and_no_more() {
         "INSERT INTO rowcast.memberships VALUES ('me', 'theirs')",
         "SELECT rowcast.create_api_key('theirs')",
         "SELECT rowcast.track('members')",
-        "SELECT * FROM realtime_table_events",
+        "INSERT INTO rowcast.positions SELECT * FROM rowcast.positions",
+        "DELETE FROM realtime_table_events",
+        "DELETE FROM rowcast.event_gaps",
     ] {
         assert!(
             as_role(&sql, &service, statement).await.is_err(),

@@ -160,6 +160,7 @@ pub async fn side(load: Load) -> Result<Reached> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;
+    let guard = process::Guard::of(child.id())?;
     let mut stdin = child.stdin.take().context("stdin")?;
     let mut lines = BufReader::new(child.stdout.take().context("stdout")?).lines();
     let mut expect = move |word: &str| -> Result<Vec<String>> {
@@ -208,6 +209,7 @@ pub async fn side(load: Load) -> Result<Reached> {
     writeln!(stdin, "stop")?;
     drop(stdin);
     child.wait()?;
+    drop(guard);
     Ok(Reached {
         frames_per_second: frames / seconds,
         frames_per_cpu_second: frames / cpu.max(0.01),

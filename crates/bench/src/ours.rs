@@ -200,6 +200,7 @@ pub async fn run(load: Load) -> Result<()> {
     let config = GatewayConfig {
         public: any,
         internal: any,
+        proxies: Vec::new(),
         allowed_origins: Vec::new(),
         limits: SocketLimits {
             unauthenticated: 10_000,

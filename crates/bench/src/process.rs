@@ -1,6 +1,9 @@
 //! What the kernel says of a process: CPU time and resident memory.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::{Child, Command, Stdio},
+};
 
 use anyhow::{Context, Result};
 
@@ -30,6 +33,30 @@ pub fn resident_bytes(pid: u32) -> Result<u64> {
         .context("VmRSS")?;
     let kib: u64 = line.split_whitespace().nth(1).context("VmRSS")?.parse()?;
     Ok(kib * 1024)
+}
+
+/// Ends a process with this one, also when this one is killed.
+pub struct Guard(Child);
+
+impl Guard {
+    /// Waits beside the process `pid` for the pipe that only we hold to close.
+    pub fn of(pid: u32) -> Result<Guard> {
+        let guard = Command::new("sh")
+            .args(["-c", "read -r _; kill -9 \"$0\"", &pid.to_string()])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("sh")?;
+        Ok(Guard(guard))
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // First of all: it must not kill whoever has the number next.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// A command pinned to one core where `taskset` is there; otherwise the command as it is.
@@ -75,5 +102,33 @@ impl Drop for Pinned {
         if let Some(before) = &self.0 {
             Pinned::set(before);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sleeper() -> Child {
+        Command::new("sleep").arg("1000").spawn().unwrap()
+    }
+
+    #[test]
+    fn whoever_is_guarded_ends_with_the_pipe() {
+        let mut child = sleeper();
+        let mut guard = Guard::of(child.id()).unwrap();
+        // As when this process is killed.
+        drop(guard.0.stdin.take());
+        assert!(!child.wait().unwrap().success());
+        assert!(guard.0.wait().unwrap().success());
+    }
+
+    #[test]
+    fn a_guard_that_goes_harms_nobody() {
+        let mut child = sleeper();
+        drop(Guard::of(child.id()).unwrap());
+        assert!(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }

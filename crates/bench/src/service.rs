@@ -12,12 +12,16 @@ use tokio::{
     net::TcpStream,
 };
 
+use crate::process::Guard;
+
 /// The secret that tokens of a benchmark are signed with.
 pub const SECRET: &str = "only for this benchmark, on this machine";
 
 /// A running `rowcast serve`; killed when dropped.
 pub struct Service {
     child: Child,
+    /// Before `child` is waited for, so that it kills nobody else.
+    guard: Option<Guard>,
     /// Where clients connect.
     pub public: String,
     internal: String,
@@ -67,6 +71,7 @@ impl Service {
         let service = Service {
             public: field("public=")?,
             internal: field("internal=")?,
+            guard: Some(Guard::of(child.id())?),
             child,
         };
         for _ in 0..600 {
@@ -97,6 +102,7 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         let _ = self.child.kill();
+        self.guard = None;
         let _ = self.child.wait();
     }
 }

@@ -133,10 +133,9 @@ impl Cluster {
         .chain(more.iter().cloned())
         .map(|(name, value)| (name.to_owned(), value))
         .collect();
+        // `full_page_writes` stays on: without it PostgreSQL 18, once a standby, does not survive a killed backend.
         if !options.fsync {
-            for name in ["fsync", "full_page_writes"] {
-                lines.push((name.to_owned(), "off".to_owned()));
-            }
+            lines.push(("fsync".to_owned(), "off".to_owned()));
         }
         lines.extend(options.settings.iter().cloned());
         let text: String = lines
@@ -298,7 +297,8 @@ impl Cluster {
     }
 
     /// Makes and starts a streaming standby of this cluster, which connects as `name`; this server is
-    /// stopped and started for the copy. Set `synchronous_standby_names` on it to make it synchronous.
+    /// stopped and started for the copy. Like every base backup it has no replication slots. Set
+    /// `synchronous_standby_names` on this server to make it synchronous.
     pub fn start_standby(
         &mut self,
         name: &str,
@@ -326,6 +326,13 @@ impl Cluster {
         );
         self.start_again()?;
         copied?;
+        let slots = standby.data_dir().join("pg_replslot");
+        for slot in fs::read_dir(&slots).map_err(EmbeddedError::io("could not read", &slots))? {
+            let slot = slot
+                .map_err(EmbeddedError::io("could not read", &slots))?
+                .path();
+            fs::remove_dir_all(&slot).map_err(EmbeddedError::io("could not remove", &slot))?;
+        }
         let primary = format!(
             "host=127.0.0.1 port={} user=postgres application_name={name}{}",
             self.port,

@@ -72,6 +72,53 @@ fn a_standby_follows() {
     assert!(speaks_postgres(primary.port()) && speaks_postgres(standby.port()));
 }
 
+async fn connect(cluster: &Cluster) -> Result<tokio_postgres::Client, tokio_postgres::Error> {
+    let url = cluster.url("postgres");
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+/// Rows of a file that is gone are deleted once more when the log is read again: without the pages in the log,
+/// PostgreSQL 18 takes that for damage when it was a standby before, and never comes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_promoted_standby_survives_a_killed_backend() {
+    let mut primary = Cluster::start(Options::default()).unwrap();
+    let sql = connect(&primary).await.unwrap();
+    sql.batch_execute("SELECT pg_create_physical_replication_slot('theirs', true)")
+        .await
+        .unwrap();
+    drop(sql);
+    let standby = primary.start_standby("one", Options::default()).unwrap();
+    primary.kill();
+    let sql = connect(&standby).await.unwrap();
+    let slots = sql.query("SELECT FROM pg_replication_slots", &[]).await;
+    assert!(slots.unwrap().is_empty());
+    for statement in [
+        "SELECT pg_promote()",
+        "CREATE TABLE t AS SELECT i, repeat('x', 500) FROM generate_series(1, 3000) i",
+        "CHECKPOINT",
+        "DELETE FROM t WHERE i > 2000",
+        "TRUNCATE t",
+    ] {
+        sql.batch_execute(statement).await.unwrap();
+    }
+    let pid: i32 = sql
+        .query_one("SELECT pg_backend_pid()", &[])
+        .await
+        .unwrap()
+        .get(0);
+    let killed = std::process::Command::new("kill")
+        .args(["-9", &pid.to_string()])
+        .status();
+    assert!(killed.unwrap().success());
+    let deadline = std::time::Instant::now() + Duration::from_secs(30);
+    while !sql.is_closed() || connect(&standby).await.is_err() {
+        assert!(std::time::Instant::now() < deadline, "it never comes back");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[test]
 fn a_kept_directory_goes_on() {
     let dir = std::env::temp_dir().join(format!("rowcast-keep-{}", std::process::id()));

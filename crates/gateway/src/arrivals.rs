@@ -1,8 +1,8 @@
 //! How fast one address may connect: a value without IO or clock.
 //!
 //! Each address has a bucket of tokens that fills again with time; who has used up his is closed without an
-//! answer. An IPv6 network of 64 bits counts as one address. This machine's own is not counted: that is
-//! where a proxy sits, with everybody behind it. Memory is bounded: addresses that have been quiet for long
+//! answer. An IPv6 network of 64 bits counts as one address. Those of proxies,
+//! with everybody behind them, are not counted. Memory is bounded: addresses that have been quiet for long
 //! enough are forgotten, and when there are too many others, newcomers share one bucket.
 
 use std::{
@@ -10,6 +10,8 @@ use std::{
     net::{IpAddr, Ipv6Addr},
     time::{Duration, Instant},
 };
+
+use crate::Network;
 
 /// Addresses that are remembered.
 const MOST_ADDRESSES: usize = 16_384;
@@ -19,6 +21,8 @@ const MOST_ADDRESSES: usize = 16_384;
 pub(crate) struct Arrivals {
     per_second: f64,
     burst: f64,
+    /// Addresses that are not counted.
+    proxies: Vec<Network>,
     buckets: HashMap<IpAddr, Bucket>,
     /// Of all that found no place.
     others: Bucket,
@@ -57,11 +61,12 @@ impl Bucket {
 
 impl Arrivals {
     /// So many connections a second in the long run, and so many at once. Zero a second: no limit.
-    pub(crate) fn new(per_second: u32, burst: u32) -> Arrivals {
+    pub(crate) fn new(per_second: u32, burst: u32, proxies: Vec<Network>) -> Arrivals {
         let burst = f64::from(burst.max(1));
         Arrivals {
             per_second: f64::from(per_second),
             burst,
+            proxies,
             buckets: HashMap::new(),
             others: Bucket::full(burst),
             looked: None,
@@ -71,7 +76,7 @@ impl Arrivals {
     /// Whether somebody from this address may connect now.
     pub(crate) fn admit(&mut self, address: IpAddr, now: Instant) -> bool {
         let address = address.to_canonical();
-        if self.per_second == 0.0 || address.is_loopback() {
+        if self.per_second == 0.0 || self.proxies.iter().any(|proxy| proxy.contains(address)) {
             return true;
         }
         let (per_second, burst) = (self.per_second, self.burst);
@@ -118,7 +123,7 @@ mod tests {
     #[test]
     fn a_burst_and_then_so_many_a_second() {
         let start = Instant::now();
-        let mut arrivals = Arrivals::new(2, 3);
+        let mut arrivals = Arrivals::new(2, 3, vec!["127.0.0.0/8".parse().unwrap()]);
         let one = address("192.0.2.1");
         let admitted = |arrivals: &mut Arrivals, from, at: u64| {
             let now = start + Duration::from_millis(at);
@@ -137,15 +142,15 @@ mod tests {
         assert_eq!(admitted(&mut arrivals, address("2001:db8::1"), 1000), 3);
         assert_eq!(admitted(&mut arrivals, address("2001:db8::2"), 1000), 0);
         assert_eq!(admitted(&mut arrivals, address("2001:db8:0:1::2"), 1000), 3);
-        // A proxy on this machine, and no limit at all.
+        // A proxy, and no limit at all.
         assert_eq!(admitted(&mut arrivals, address("127.0.0.1"), 1000), 10);
-        assert_eq!(admitted(&mut Arrivals::new(0, 0), one, 0), 10);
+        assert_eq!(admitted(&mut Arrivals::new(0, 0, Vec::new()), one, 0), 10);
     }
 
     #[test]
     fn many_addresses_take_no_more_memory() {
         let start = Instant::now();
-        let mut arrivals = Arrivals::new(1, 1);
+        let mut arrivals = Arrivals::new(1, 1, Vec::new());
         let many = |from: u32| (from..).map(|i| IpAddr::V4((0x0a00_0000 + i).into()));
         for address in many(0).take(MOST_ADDRESSES) {
             assert!(arrivals.admit(address, start));

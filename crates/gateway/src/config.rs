@@ -4,6 +4,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use secrecy::SecretString;
 
+use crate::Network;
+
 /// The whole of it.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
@@ -13,6 +15,8 @@ pub struct GatewayConfig {
     pub internal: SocketAddr,
     /// Origins of pages that may connect; empty: all.
     pub allowed_origins: Vec<String>,
+    /// Addresses of proxies, whose connections are not counted by address.
+    pub proxies: Vec<Network>,
     /// Limits of sockets.
     pub limits: SocketLimits,
     /// How tokens are checked.
@@ -30,6 +34,10 @@ pub struct SocketLimits {
     pub connects_per_second: u32,
     /// Connections from one address at once.
     pub connects_burst: u32,
+    /// HTTP connections at a time on the public port, besides sockets.
+    pub http_connections: usize,
+    /// What messages of all clients may take, in bytes, that are not whole yet.
+    pub incoming_bytes: usize,
     /// Sockets that have not said who they are.
     pub unauthenticated: usize,
     /// Time to say so.
@@ -59,6 +67,8 @@ impl Default for SocketLimits {
         SocketLimits {
             connections: 100_000,
             connections_per_organization: 5_000,
+            http_connections: 2_000,
+            incoming_bytes: 64 << 20,
             unauthenticated: 1_000,
             connects_per_second: 500,
             connects_burst: 10_000,

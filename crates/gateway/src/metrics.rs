@@ -3,7 +3,7 @@
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
-    registry::Registry,
+    registry::{Registry, Unit},
 };
 use rowcast_wire::{CloseCode, ErrorCode};
 
@@ -21,6 +21,12 @@ pub struct GatewayMetrics {
     handshakes: Family<Reason, Counter>,
     refused: Family<Reason, Counter>,
     closes: Family<Reason, Counter>,
+    errors: Family<Reason, Counter>,
+    accepting: Family<Reason, Counter>,
+    /// Bytes of messages that are not whole yet.
+    pub(crate) incoming: Gauge,
+    /// HTTP connections open now that are no sockets.
+    pub(crate) http: Gauge,
     pub(crate) frames: Counter,
 }
 
@@ -49,6 +55,27 @@ impl GatewayMetrics {
             metrics.closes.clone(),
         );
         registry.register(
+            "frames_refused",
+            "Frames of clients that were answered with an error, by its name",
+            metrics.errors.clone(),
+        );
+        registry.register(
+            "accept_failures",
+            "Connections that the system could not hand over, by reason",
+            metrics.accepting.clone(),
+        );
+        registry.register(
+            "http_connections",
+            "Open HTTP connections that are no sockets",
+            metrics.http.clone(),
+        );
+        registry.register_with_unit(
+            "incoming",
+            "Bytes of messages of clients that are not whole yet",
+            Unit::Bytes,
+            metrics.incoming.clone(),
+        );
+        registry.register(
             "client_frames",
             "Frames received from clients",
             metrics.frames.clone(),
@@ -66,6 +93,15 @@ impl GatewayMetrics {
                 reason: code.name(),
             })
             .inc();
+    }
+
+    pub(crate) fn error(&self, code: ErrorCode) {
+        let reason = code.name();
+        self.errors.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub(crate) fn not_accepted(&self, reason: &'static str) {
+        self.accepting.get_or_create(&Reason { reason }).inc();
     }
 
     pub(crate) fn closed(&self, code: CloseCode) {

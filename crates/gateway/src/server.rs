@@ -15,6 +15,7 @@ use hyper_util::{
 use prometheus_client::registry::Registry;
 use rowcast_hub::Hub;
 use rowcast_wire::CloseCode;
+use rustix::io::Errno;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
@@ -27,11 +28,15 @@ use crate::{
     arrivals::Arrivals,
     auth::Verifier,
     http,
-    ws::{self, Shared},
+    ws::{self, Incoming, Shared},
 };
 
-/// Plain HTTP connections at a time, besides sockets.
-const HTTP_CONNECTIONS: usize = 2_000;
+/// Largest head of a request, in bytes.
+pub const HEAD_BYTES: usize = 16 * 1024;
+/// HTTP connections at a time on the internal port.
+pub const INTERNAL_CONNECTIONS: usize = 64;
+/// So often at most it is said that no connection can be accepted.
+const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// A running gateway.
 pub struct Gateway {
@@ -70,6 +75,10 @@ pub async fn serve(
         ready: ready.clone(),
         stopping: stopping.clone(),
         sockets: sockets.clone(),
+        incoming: Arc::new(Incoming {
+            limit: limits.incoming_bytes,
+            used: metrics.incoming.clone(),
+        }),
     });
     let socket = Router::new()
         .route("/realtime/v1/websocket", get(ws::upgrade))
@@ -80,15 +89,21 @@ pub async fn serve(
         .merge(extra);
     let (public_listener, public_address) = listen(config.public)?;
     let (internal_listener, internal_address) = listen(config.internal)?;
-    let arrivals = Arrivals::new(limits.connects_per_second, limits.connects_burst);
-    let ours = Arrivals::new(0, 0);
-    for (listener, router, arrivals) in [
-        (public_listener, public, arrivals),
-        (internal_listener, http::internal(ready, registry), ours),
+    let arrivals = Arrivals::new(
+        limits.connects_per_second,
+        limits.connects_burst,
+        config.proxies,
+    );
+    let ours = Arrivals::new(0, 0, Vec::new());
+    let internal = http::internal(ready, registry);
+    for (listener, router, arrivals, places) in [
+        (public_listener, public, arrivals, limits.http_connections),
+        (internal_listener, internal, ours, INTERNAL_CONNECTIONS),
     ] {
         let door = Door {
             listener,
             arrivals,
+            places: Arc::new(Semaphore::new(places)),
             metrics: metrics.clone(),
         };
         listeners.spawn(accept(door, router, limits.clone(), stopping.clone()));
@@ -139,14 +154,16 @@ fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), GatewayError
 struct Door {
     listener: TcpListener,
     arrivals: Arrivals,
+    /// For connections that are no sockets.
+    places: Arc<Semaphore>,
     metrics: GatewayMetrics,
 }
 
 async fn accept(mut door: Door, router: Router, limits: SocketLimits, stopping: CancellationToken) {
-    let places = Arc::new(Semaphore::new(HTTP_CONNECTIONS));
+    let mut said: Option<Instant> = None;
     loop {
         let place = tokio::select! {
-            place = places.clone().acquire_owned() => place,
+            place = door.places.clone().acquire_owned() => place,
             () = stopping.cancelled() => return,
         };
         let Ok(place) = place else { return };
@@ -160,14 +177,33 @@ async fn accept(mut door: Door, router: Router, limits: SocketLimits, stopping: 
             }
             Ok((stream, _)) => {
                 let (router, limits, stopping) = (router.clone(), limits.clone(), stopping.clone());
+                let metrics = door.metrics.clone();
                 tokio::spawn(async move {
-                    serve_connection(stream, router, &limits, stopping).await;
+                    metrics.http.inc();
+                    if let Err(reason) = serve_connection(stream, router, &limits, stopping).await {
+                        metrics.handshake(reason);
+                    }
+                    metrics.http.dec();
                     drop(place);
                 });
             }
             Err(error) => {
                 // Out of file descriptors or the like: others may still leave, so wait and go on.
-                tracing::warn!(%error, "cannot accept a connection");
+                let (reason, mend) = match Errno::from_io_error(&error) {
+                    Some(Errno::MFILE) => (
+                        "file_limit",
+                        "the process has as many files open as it may: raise `ulimit -n` (systemd: LimitNOFILE)",
+                    ),
+                    Some(Errno::NFILE) => {
+                        ("system_file_limit", "the system has: raise fs.file-max")
+                    }
+                    _ => ("other", ""),
+                };
+                door.metrics.not_accepted(reason);
+                if said.is_none_or(|at| at.elapsed() > SAY_AGAIN) {
+                    said = Some(Instant::now());
+                    tracing::warn!("cannot accept a connection: {error}; {mend}");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -179,24 +215,30 @@ async fn serve_connection(
     router: Router,
     limits: &SocketLimits,
     stopping: CancellationToken,
-) {
+) -> Result<(), &'static str> {
     let _ = stream.set_nodelay(true);
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
-        .max_buf_size(64 * 1024)
+        .max_buf_size(HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         result = connection.as_mut() => {
-            if let Err(error) = result {
-                tracing::debug!(%error, "an HTTP connection ended early");
+            let Err(error) = result else { return Ok(()) };
+            tracing::debug!(%error, "an HTTP connection ended early");
+            match () {
+                () if error.is_timeout() => Err("head_too_late"),
+                () if error.is_parse_too_large() => Err("head_too_large"),
+                () if error.is_parse() => Err("not_http"),
+                () => Ok(()),
             }
         }
         () = stopping.cancelled() => {
             connection.as_mut().graceful_shutdown();
             let _ = tokio::time::timeout(Duration::from_secs(2), connection).await;
+            Ok(())
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use rowcast_hub::spread;
 use rowcast_wire::CloseCode;
 
 use crate::SocketLimits;
@@ -158,13 +159,6 @@ impl Session {
     fn next_ping(&self) -> Instant {
         self.pinged.unwrap_or(self.heard) + self.ping_interval.get()
     }
-}
-
-/// A number from 0 to 1 for each number; those of neighbours lie far apart.
-pub fn spread(number: u64) -> f64 {
-    // The golden ratio: whatever range of numbers is open, it is covered evenly.
-    let scattered = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-    f64::from(u32::try_from(scattered).unwrap_or(0)) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]

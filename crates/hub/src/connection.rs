@@ -11,9 +11,9 @@ use rowcast_wire::{CloseCode, Frame};
 use tokio::sync::Notify;
 
 use crate::{
-    latest::{Effect, Latest, RecordKey},
+    latest::{Effect, RecordKey},
     metrics::Metrics,
-    outbox::{Budget, Outbox, Sink, Written},
+    outbox::{Budget, Holding, Outbox, Sink, ToHold, Written},
 };
 
 /// What all connections share.
@@ -75,7 +75,7 @@ impl Connection {
         Work {
             close: outbox.closed(),
             writable: outbox.queued() && !outbox.broken(),
-            latest: outbox.latest.as_ref().is_some_and(|held| !held.is_empty()),
+            latest: outbox.holds_latest(),
             replay: outbox.replaying && outbox.is_idle(),
         }
     }
@@ -83,6 +83,12 @@ impl Connection {
     /// Says that there is a past to be told, or no more.
     pub(crate) fn note_replay(&self, replaying: bool) {
         self.outbox.lock().replaying = replaying;
+    }
+
+    /// Writes what was queued, and has the task of the socket look what there is to do.
+    pub(crate) fn wake(&self) {
+        self.pump();
+        self.bell.notify_one();
     }
 
     /// Queues what is held back for `latest` subscriptions, in front of what comes next.
@@ -197,26 +203,33 @@ impl Connection {
             return;
         }
         let was_blocked = outbox.is_blocked();
-        let held = outbox.latest.get_or_insert_with(Box::<Latest>::default);
-        let first = held.is_empty();
-        held.hold(key, generation, effect, frame);
-        let full = held.bytes() > self.shared.latest_bytes;
-        if full {
-            self.release_latest(&mut outbox);
-            let written = outbox.pump(&*self.sink, &self.shared.budget);
-            drop(outbox);
-            self.ring(written, was_blocked);
-        } else if first {
-            drop(outbox);
-            self.bell.notify_one();
+        let event = ToHold {
+            key,
+            generation,
+            effect,
+            frame,
+        };
+        let budget = &self.shared.budget;
+        match outbox.hold_latest(self.shared.latest_bytes, budget, event) {
+            Holding::More => {}
+            Holding::First => {
+                drop(outbox);
+                self.bell.notify_one();
+            }
+            Holding::Full => {
+                self.release_latest(&mut outbox);
+                let written = outbox.pump(&*self.sink, budget);
+                drop(outbox);
+                self.ring(written, was_blocked);
+            }
         }
     }
 
     /// Sends what is held for all subscriptions, or forgets it for one that ended.
     pub(crate) fn forget_latest(&self, generation: u64) {
-        if let Some(held) = self.outbox.lock().latest.as_mut() {
-            held.forget(generation);
-        }
+        self.outbox
+            .lock()
+            .forget_latest(generation, &self.shared.budget);
     }
 
     /// Gives back what waits; the gateway is gone.
@@ -227,11 +240,7 @@ impl Connection {
     }
 
     fn release_latest(&self, outbox: &mut Outbox) {
-        if let Some(mut held) = outbox.latest.take() {
-            for frame in held.take() {
-                outbox.push(frame, self.shared.outbox_bytes, &self.shared.budget);
-            }
-        }
+        outbox.release_latest(self.shared.outbox_bytes, &self.shared.budget);
     }
 
     fn ring(&self, written: Written, was_blocked: bool) {

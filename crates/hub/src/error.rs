@@ -15,6 +15,14 @@ pub enum HubError {
     /// Too many subscriptions on one connection.
     #[error("this socket has {0} subscriptions, as many as allowed; unsubscribe some first")]
     TooManySubscriptions(usize),
+    /// The table lists and filters of one connection take too much memory.
+    #[error(
+        "the table lists and filters of this socket would take more than {0} bytes; ask for less, or unsubscribe some first"
+    )]
+    SubscriptionsTooLarge(usize),
+    /// The table lists and filters of all connections take too much memory.
+    #[error("the service holds as many table lists and filters as allowed; try again later")]
+    TooManyFilters,
     /// A filter or column list names a column that the table does not publish.
     #[error(
         "table `{table}` publishes no column `{column}`; leave it out of the filter or column list"
@@ -55,7 +63,10 @@ impl HubError {
         match self {
             HubError::NotMember(_) => ErrorCode::NotMember,
             HubError::Forbidden(_) => ErrorCode::ChannelForbidden,
-            HubError::TooManySubscriptions(_) => ErrorCode::TooManySubscriptions,
+            HubError::TooManySubscriptions(_) | HubError::SubscriptionsTooLarge(_) => {
+                ErrorCode::TooManySubscriptions
+            }
+            HubError::TooManyFilters => ErrorCode::Overloaded,
             HubError::UnknownColumn { .. } => ErrorCode::UnknownColumn,
             HubError::MaskedColumn { .. } => ErrorCode::MaskedColumn,
             HubError::WrongTable(_) => ErrorCode::InvalidTables,

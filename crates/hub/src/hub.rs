@@ -7,7 +7,9 @@ use std::{
 
 use parking_lot::{Mutex, MutexGuard};
 use prometheus_client::registry::Registry;
-use rowcast_model::{Batch, Channel, Cursor, HubOp, OrgId, Role, Timestamp};
+use rowcast_model::{
+    Batch, Channel, Cursor, HubOp, OrgId, Recovery, RecoveryWanted, Role, Timestamp,
+};
 use rowcast_wire::{Frame, Ref};
 
 use crate::{
@@ -108,6 +110,7 @@ impl Hub {
         }
         state.settle(&mut stage);
         state.history.expire(at);
+        state.desk.expire(at);
         self.note_subscriptions(&state);
         self.note_history(&state);
         drop(state);
@@ -170,6 +173,7 @@ impl Hub {
                 identity: identity.clone(),
                 welcomed: false,
                 subs: smallvec::SmallVec::new(),
+                described: 0,
             }),
         });
         match identity.auth {
@@ -215,6 +219,7 @@ impl Hub {
         subscription: Subscription,
     ) -> Result<Subscribed, HubError> {
         let mut state = self.state.lock();
+        state.now = self.began.elapsed();
         let result = state.subscribe(connection, subscription);
         self.note_subscriptions(&state);
         drop(state);
@@ -222,13 +227,44 @@ impl Hub {
         result
     }
 
-    /// Tells more of the past to a connection whose [`Connection::work`] says so: a bounded part of it.
-    pub fn replay(&self, connection: &Arc<Connection>) {
+    /// Tells more of the past to a connection whose [`Connection::work`] says so: a bounded part of it. False
+    /// when so much waits for all sockets that this has to wait, too: try again in a while.
+    pub fn replay(&self, connection: &Arc<Connection>) -> bool {
+        if self.shared.budget.is_nearly_used() {
+            self.shared.metrics.replay_waits.inc();
+            return false;
+        }
         let mut state = self.state.lock();
         state.replay(connection, &self.shared.budget);
         // The publisher shall not wait behind many who come back.
         MutexGuard::unlock_fair(state);
         connection.pump();
+        true
+    }
+
+    /// Waits until something of the past is wanted that is not known here, and says what. Whoever asks this
+    /// has to answer each time with [`Hub::recover`], one question after the other.
+    pub async fn recovery_wanted(&self) -> RecoveryWanted {
+        let bell = self.state.lock().desk.bell.clone();
+        loop {
+            let wanted = self.state.lock().recovery_wanted();
+            match wanted {
+                Some(wanted) => return wanted,
+                None => bell.notified().await,
+            }
+        }
+    }
+
+    /// Takes the answers to the last question. Those who waited for an answer that is not among them are
+    /// told to read everything again.
+    pub fn recover(&self, answers: Vec<Recovery>) {
+        let mut state = self.state.lock();
+        state.now = self.began.elapsed();
+        let woken = state.recover(answers);
+        drop(state);
+        for connection in woken {
+            connection.wake();
+        }
     }
 
     /// Tells a connection how far it is, unless some past has still to be told.
@@ -330,6 +366,8 @@ impl Hub {
     fn note_subscriptions(&self, state: &State) {
         let count = i64::try_from(state.subs.len()).unwrap_or(i64::MAX);
         self.shared.metrics.subscriptions.set(count);
+        let described = i64::try_from(state.described).unwrap_or(i64::MAX);
+        self.shared.metrics.described.set(described);
     }
 }
 

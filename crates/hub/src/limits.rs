@@ -13,12 +13,18 @@ pub struct HubLimits {
     pub latest_bytes: usize,
     /// Subscriptions of one connection, by number.
     pub subscriptions: usize,
+    /// What the subscriptions of one connection may take: table lists, filters, column lists.
+    pub subscriptions_bytes: usize,
+    /// The same for all connections together.
+    pub total_subscriptions_bytes: usize,
     /// Past events of all organizations that are kept for those who come back.
     pub history_bytes: usize,
     /// The same for one organization.
     pub history_organization_bytes: usize,
     /// How long past events are kept.
     pub history_retention: Duration,
+    /// Answers about the past before that, which are kept for those who come back next; 0: nobody answers.
+    pub recovery_bytes: usize,
     /// What is read from the past for one socket at a time.
     pub replay_bytes: usize,
     /// Organizations of whose past nothing is left but how far it reached, by number.
@@ -34,9 +40,12 @@ impl Default for HubLimits {
             total_outbox_bytes: 256 << 20,
             latest_bytes: 256 << 10,
             subscriptions: 100,
+            subscriptions_bytes: 256 << 10,
+            total_subscriptions_bytes: 64 << 20,
             history_bytes: 256 << 20,
             history_organization_bytes: 32 << 20,
             history_retention: Duration::from_secs(600),
+            recovery_bytes: 0,
             replay_bytes: 64 << 10,
             remembered_organizations: 100_000,
             remembered_tables: 10_000,

@@ -20,10 +20,13 @@ pub(crate) struct Metrics {
     pub slow_closes: Counter,
     pub connections: Gauge,
     pub subscriptions: Gauge,
+    pub described: Gauge,
     pub history: Gauge,
     pub evicted: Counter,
     pub replays: Counter,
     pub replayed: Counter,
+    pub replay_waits: Counter,
+    pub recoveries: Counter,
     resyncs: Family<[(&'static str, String); 1], Counter>,
 }
 
@@ -39,10 +42,13 @@ impl Metrics {
             slow_closes: Counter::default(),
             connections: Gauge::default(),
             subscriptions: Gauge::default(),
+            described: Gauge::default(),
             history: Gauge::default(),
             evicted: Counter::default(),
             replays: Counter::default(),
             replayed: Counter::default(),
+            replay_waits: Counter::default(),
+            recoveries: Counter::default(),
             resyncs: Family::default(),
         };
         registry.register_with_unit(
@@ -85,6 +91,12 @@ impl Metrics {
             metrics.subscriptions.clone(),
         );
         registry.register_with_unit(
+            "hub_subscriptions",
+            "Bytes of the table lists and filters of all subscriptions",
+            Unit::Bytes,
+            metrics.described.clone(),
+        );
+        registry.register_with_unit(
             "hub_history",
             "Bytes of past events kept for those who come back",
             Unit::Bytes,
@@ -104,6 +116,16 @@ impl Metrics {
             "hub_replayed_events",
             "Past events handed to sockets",
             metrics.replayed.clone(),
+        );
+        registry.register(
+            "hub_replay_waits",
+            "Times a past was not told on, as too much waited for all sockets",
+            metrics.replay_waits.clone(),
+        );
+        registry.register(
+            "hub_recoveries",
+            "Subscriptions that were told what changed before the past in memory",
+            metrics.recoveries.clone(),
         );
         registry.register(
             "hub_resyncs",

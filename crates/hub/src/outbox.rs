@@ -15,7 +15,7 @@ use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use rowcast_wire::CloseCode;
 use smallvec::SmallVec;
 
-use crate::latest::Latest;
+use crate::latest::{Effect, Latest, RecordKey};
 
 /// Frames in one vectored write.
 pub(crate) const SLICES: usize = 64;
@@ -45,6 +45,18 @@ impl Budget {
     /// Whether half of it is in use.
     pub(crate) fn is_half_used(&self) -> bool {
         self.used.get() > signed(self.limit / 2)
+    }
+
+    /// Whether so much is in use that what can wait should.
+    pub(crate) fn is_nearly_used(&self) -> bool {
+        self.used.get() > signed(self.limit / 4 * 3)
+    }
+
+    /// What one socket may have of it at present: a part of what is left. So it is the longest queues that
+    /// end when many stall, and something is always left for those who are only a moment late.
+    fn share(&self) -> usize {
+        let left = signed(self.limit).saturating_sub(self.used.get());
+        usize::try_from(left).unwrap_or(0) / 4
     }
 
     fn take(&self, bytes: usize) -> bool {
@@ -81,13 +93,32 @@ pub(crate) enum Written {
     Closed,
 }
 
+/// An event that is held back.
+pub(crate) struct ToHold {
+    pub key: Option<RecordKey>,
+    pub generation: u64,
+    pub effect: Effect,
+    pub frame: Bytes,
+}
+
+/// What holding an event back came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holding {
+    /// It is the only one.
+    First,
+    /// Others were held already.
+    More,
+    /// Time to send them all.
+    Full,
+}
+
 /// Small while nothing waits, as for nearly all connections nearly always.
 #[derive(Default)]
 pub(crate) struct Outbox {
     /// What waits; none when nothing does.
     waiting: Option<Box<Waiting>>,
     /// Events held back for subscriptions of the latest.
-    pub latest: Option<Box<Latest>>,
+    latest: Option<Box<Latest>>,
     closed: Option<CloseCode>,
     /// The publisher has bytes for this connection in hand.
     staged: bool,
@@ -144,7 +175,7 @@ impl Outbox {
     pub(crate) fn close(&mut self, code: CloseCode, budget: &Budget) {
         if self.closed.is_none() {
             self.closed = Some(code);
-            self.latest = None;
+            self.drop_latest(budget);
             if code == CloseCode::Slow {
                 budget.slow.inc();
                 self.drop_whole_frames(budget);
@@ -178,17 +209,66 @@ impl Outbox {
         if let Some(waiting) = self.waiting.take() {
             budget.give_back(waiting.bytes);
         }
-        self.latest = None;
+        self.drop_latest(budget);
     }
 
-    /// Appends one frame, without writing. A frame that does not fit closes the connection.
+    fn drop_latest(&mut self, budget: &Budget) {
+        if let Some(held) = self.latest.take() {
+            budget.give_back(held.bytes());
+        }
+    }
+
+    /// Whether something is held back.
+    pub(crate) fn holds_latest(&self) -> bool {
+        self.latest.as_ref().is_some_and(|held| !held.is_empty())
+    }
+
+    /// Holds an event back, or says that it is time to send what is held: there is too much of it, for one
+    /// or for all.
+    pub(crate) fn hold_latest(&mut self, most: usize, budget: &Budget, held: ToHold) -> Holding {
+        let latest = self.latest.get_or_insert_with(Box::<Latest>::default);
+        let (first, before) = (latest.is_empty(), latest.bytes());
+        latest.hold(held.key, held.generation, held.effect, held.frame);
+        let after = latest.bytes();
+        // What is taken beyond the budget is sent at once, and that keeps to it.
+        budget.give_back(before);
+        budget.force(after);
+        match () {
+            () if after > most || budget.is_half_used() => Holding::Full,
+            () if first => Holding::First,
+            () => Holding::More,
+        }
+    }
+
+    /// Forgets what is held for a subscription that ended.
+    pub(crate) fn forget_latest(&mut self, generation: u64, budget: &Budget) {
+        if let Some(held) = &mut self.latest {
+            budget.give_back(held.bytes());
+            held.forget(generation);
+            budget.force(held.bytes());
+        }
+    }
+
+    /// Lines up what is held back behind what waits.
+    pub(crate) fn release_latest(&mut self, limit: usize, budget: &Budget) {
+        if let Some(mut held) = self.latest.take() {
+            budget.give_back(held.bytes());
+            for frame in held.take() {
+                self.push(frame, limit, budget);
+            }
+        }
+    }
+
+    /// Appends one frame, without writing. A frame that does not fit closes the connection; one that nothing
+    /// waits before may be of any size, or whoever is to get it never would.
     pub(crate) fn push(&mut self, frame: Bytes, limit: usize, budget: &Budget) -> bool {
         if self.closed.is_some() || frame.is_empty() {
             return false;
         }
         let cost = frame.len() + ENTRY_BYTES;
         let before = self.waiting.as_ref().map_or(0, |waiting| waiting.bytes);
-        if before.saturating_add(cost) > limit || !budget.take(cost) {
+        let fits = before == 0 || before.saturating_add(cost) <= limit.min(budget.share());
+        if !fits || !budget.take(cost) {
             self.close(CloseCode::Slow, budget);
             return false;
         }

@@ -15,6 +15,7 @@ use crate::{
     latest::{self, RecordKey},
     may_see,
     run::Run,
+    spread::read_after,
     stage::Stage,
     state::{Conn, Map, Open, State, Sub},
     topics::{Listeners, Member, SubId, Topic},
@@ -40,6 +41,7 @@ impl State {
         match op {
             HubOp::Event(event) => {
                 self.expect_epoch(event.cursor.epoch, stage);
+                self.tell_epoch(stage);
                 self.event(event, stage);
                 if !self.open.blind.is_empty() {
                     let blind = std::mem::take(&mut self.open.blind);
@@ -51,10 +53,12 @@ impl State {
             HubOp::Commit { cursor, .. } => {
                 self.commit(cursor, stage);
                 self.expect_epoch(cursor.epoch, stage);
+                self.tell_epoch(stage);
                 self.advance(*cursor);
             }
             HubOp::Position(cursor) => {
                 self.expect_epoch(cursor.epoch, stage);
+                self.tell_epoch(stage);
                 self.advance(*cursor);
             }
             HubOp::Membership(change) => self.change_membership(change, stage),
@@ -74,6 +78,7 @@ impl State {
                 }
                 self.advance(*floor);
                 self.target = Some(*target);
+                self.tell_epoch(stage);
             }
             // Why is for people, in the log of the service; clients get one word they know.
             HubOp::NewEpoch { epoch, .. } => self.new_epoch(*epoch, stage),
@@ -90,9 +95,10 @@ impl State {
         }
     }
 
+    /// Subscribers are told as soon as it is known where the log begins ([`State::tell_epoch`]), so that they
+    /// can come back with that.
     fn new_epoch(&mut self, epoch: Epoch, stage: &mut Stage) {
         self.settle(stage);
-        let reason = "epoch_changed";
         let start = Cursor {
             epoch,
             commit_lsn: Lsn::ZERO,
@@ -101,6 +107,7 @@ impl State {
         self.position = Some(start);
         self.target = None;
         self.history.begin(start);
+        self.desk.clear();
         for id in self.open.classes.drain(..) {
             if let Some(class) = self.classes.get(id) {
                 class.open = false;
@@ -118,11 +125,28 @@ impl State {
             sub.skip_until = None;
             sub.since = start;
             sub.note_single(before, &mut self.classes);
+        }
+        self.epoch_untold = !self.subs.is_empty();
+    }
+
+    fn tell_epoch(&mut self, stage: &mut Stage) {
+        if !std::mem::take(&mut self.epoch_untold) {
+            return;
+        }
+        self.settle(stage);
+        let reason = "epoch_changed";
+        let (start, all) = (self.position(), self.conns.len());
+        for (_, sub) in &mut self.subs {
+            sub.since = start;
             self.metrics.resync(reason);
             if let Some(conn) = self.conns.get_mut(sub.conn as usize) {
                 // Everything is read again, so what is held back need not be sent.
                 conn.connection.forget_latest(sub.generation);
-                let frame = server::resync(&sub.channel.to_string(), reason, &start);
+                let channel = sub.channel.to_string();
+                let frame = match read_after(conn.connection.id, all) {
+                    0 => server::resync(&channel, reason, &start),
+                    after => server::resync_after(&channel, reason, &start, after),
+                };
                 stage.push_frame(&mut conn.mark, &conn.connection, &frame);
             }
         }

@@ -29,23 +29,25 @@ const LOOKS: usize = 4096;
 const LITTLE: usize = 4096;
 
 /// What may still be done in this turn.
-struct Turn {
+pub(crate) struct Turn {
     bytes: usize,
-    looks: usize,
-    out: Vec<u8>,
-    told: u64,
+    pub looks: usize,
+    pub out: Vec<u8>,
+    pub told: u64,
 }
 
 impl Turn {
-    fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.looks == 0 || self.out.len() >= self.bytes
     }
 }
 
 /// How telling the past of one subscription went on.
-enum Outcome {
+pub(crate) enum Outcome {
     /// There is more.
     More,
+    /// What comes next was asked for.
+    Waiting,
     /// All was told; the transaction that it ended with goes on, and a part of it was told.
     Done { open: bool },
     /// Something was forgotten before it was told.
@@ -88,6 +90,7 @@ impl State {
                 sub.replay = Some(replay);
             }
             match outcome {
+                Outcome::Waiting => {}
                 Outcome::More => {
                     more = true;
                     break;
@@ -100,6 +103,10 @@ impl State {
         self.metrics.replayed.inc_by(turn.told);
         self.metrics.deliveries.inc_by(turn.told);
         if !turn.out.is_empty() {
+            // What waits is counted by its length, so it has no room to spare.
+            if turn.out.capacity() - turn.out.len() > turn.out.len() / 4 {
+                turn.out.shrink_to_fit();
+            }
             connection.queue(turn.out.into());
         }
         if !more {
@@ -130,6 +137,9 @@ impl State {
         replay: &mut Replay,
         turn: &mut Turn,
     ) -> Outcome {
+        if let Some(outcome) = self.tell_recovery(connection, identity, id, replay, turn) {
+            return outcome;
+        }
         let Some(conn) = self.conns.get(connection.slot as usize) else {
             return Outcome::More;
         };
@@ -236,12 +246,12 @@ impl State {
         self.list(id);
     }
 
-    /// The past was forgotten faster than it could be told, or may not be told.
-    fn give_up(
+    /// The past cannot be told: it was forgotten faster than it could be, or is not known.
+    pub(crate) fn give_up(
         &mut self,
         connection: &Connection,
         id: SubId,
-        reason: &'static str,
+        reason: &str,
         out: &mut Vec<u8>,
     ) {
         let position = self.position();
@@ -259,7 +269,7 @@ impl State {
     /// Queues how far a connection is: everything up to there was sent on all its channels. Nothing is said
     /// while that would not be true, or while a channel is further already.
     pub(crate) fn tell_position(&mut self, connection: &Arc<Connection>) {
-        let Some(position) = self.position else {
+        let Some(position) = self.position.filter(|_| !self.epoch_untold) else {
             return;
         };
         let Some(conn) = self.conns.get(connection.slot as usize) else {
@@ -283,7 +293,7 @@ impl State {
 }
 
 /// What a subscriber may see of the past, by organization.
-struct Rights<'a> {
+pub(crate) struct Rights<'a> {
     of_sub: &'a Grant,
     /// Whose channel it is, if it is one person's: his rights are those in the organization of each event.
     user: Option<UserId>,
@@ -291,7 +301,7 @@ struct Rights<'a> {
 }
 
 impl<'a> Rights<'a> {
-    fn new(sub: &'a Sub, identity: &Identity) -> Rights<'a> {
+    pub(crate) fn new(sub: &'a Sub, identity: &Identity) -> Rights<'a> {
         let personal = matches!(sub.channel, Channel::User(_));
         Rights {
             of_sub: &sub.grant,
@@ -301,7 +311,7 @@ impl<'a> Rights<'a> {
     }
 
     /// The rights that count for an event; `None` when it is not for this channel at all.
-    fn grant(
+    pub(crate) fn grant(
         &mut self,
         event: &RoutedEvent,
         look_up: impl FnOnce(&OrgId) -> Option<Grant>,
@@ -323,7 +333,7 @@ impl<'a> Rights<'a> {
 }
 
 /// Whether an event for one user has come, or will come, on the channel of its organization.
-fn has_it(others: &[&Sub], event: &RoutedEvent, grant: &Grant) -> bool {
+pub(crate) fn has_it(others: &[&Sub], event: &RoutedEvent, grant: &Grant) -> bool {
     let Topic::Org(organization) = &event.topic else {
         return false;
     };

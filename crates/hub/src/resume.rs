@@ -11,6 +11,8 @@ pub(crate) enum Resume {
     Continue { skip_until: Option<Cursor> },
     /// What came after this is told first.
     Replay { from: Cursor },
+    /// The same, and what of it is not known here is asked for.
+    Recover { from: Cursor },
     /// Something may have been missed, and why. Events up to `skip_until` are not wanted.
     Resync {
         reason: &'static str,
@@ -29,6 +31,8 @@ pub(crate) struct Known {
     pub floor: Cursor,
     /// The last event that the channel may have had; `floor` when none is known.
     pub last: Cursor,
+    /// What is not known any more can be asked for.
+    pub recovers: bool,
 }
 
 pub(crate) fn judge(given: Option<Cursor>, known: &Known) -> Resume {
@@ -46,7 +50,10 @@ pub(crate) fn judge(given: Option<Cursor>, known: &Known) -> Resume {
             skip_until: Some(given),
         },
         Some(Equal) => Resume::Continue { skip_until: None },
-        Some(Less) if !at_or_before(known.floor) => resync("too_old"),
+        Some(Less) if !at_or_before(known.floor) => match known.recovers {
+            true => Resume::Recover { from: given },
+            false => resync("too_old"),
+        },
         Some(Less) if at_or_before(known.last) => Resume::Continue { skip_until: None },
         Some(Less) => Resume::Replay { from: given },
     }
@@ -67,6 +74,7 @@ mod tests {
             target: Some(at(40)),
             floor: at(10),
             last: at(last),
+            recovers: false,
         }
     }
 

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use rowcast_model::{Channel, Role, RoutedEvent, Shown, TableName};
+use rowcast_model::{Body, Channel, Role, RoutedEvent, Shown, TableName};
 use rowcast_wire::{Filter, TableSelection, server};
 use smallvec::SmallVec;
 
@@ -109,7 +109,9 @@ impl Part {
             let (i, _) = masked.masks.of(column)?;
             (masked.masks.plain_by_roles(roles) & 1 << i == 0).then_some(())
         };
-        self.table == event.table.name && first(filter, hidden).is_some()
+        // Where there is no row, there is nothing to ask.
+        let row = matches!(event.body, Body::Change { .. });
+        row && self.table == event.table.name && first(filter, hidden).is_some()
     }
 }
 

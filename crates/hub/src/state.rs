@@ -1,6 +1,6 @@
 //! Everything the hub knows, behind one lock: connections, subscriptions, topics, members, position.
 
-use std::{cmp::Ordering, sync::Arc};
+use std::{cmp::Ordering, sync::Arc, time::Duration};
 
 use hashbrown::HashMap;
 use rowcast_model::{
@@ -18,6 +18,7 @@ use crate::{
     history::{self, History},
     may_see,
     metrics::Metrics,
+    recovery::{Desk, Recovering},
     rules::Rules,
     run::Run,
     stage::Mark,
@@ -39,6 +40,8 @@ pub(crate) struct About {
     /// Was sent its first frame.
     pub welcomed: bool,
     pub subs: SmallVec<[SubId; 2]>,
+    /// What the table lists of its subscriptions take.
+    pub described: usize,
 }
 
 /// One subscription.
@@ -62,6 +65,8 @@ pub(crate) struct Sub {
     pub generation: u64,
     pub channel: Channel,
     pub parts: Option<Box<[Part]>>,
+    /// What its table list takes.
+    pub cost: u32,
 }
 
 /// One entry of a table list.
@@ -78,6 +83,8 @@ pub(crate) struct Replay {
     pub from: Cursor,
     /// The transaction of which a part was told, and not what is marked as its last event.
     pub open: Option<Lsn>,
+    /// What changed before the past in memory is told first.
+    pub recovering: Option<Recovering>,
 }
 
 impl Part {
@@ -185,9 +192,17 @@ pub(crate) struct State {
     pub target: Option<Cursor>,
     /// What was published last; `None` before anything was.
     pub position: Option<Cursor>,
+    /// Positions mean something else, and subscribers have not been told yet.
+    pub epoch_untold: bool,
     /// What is kept for those who come back.
     pub history: History,
+    /// What is wanted of the past before that.
+    pub desk: Desk,
+    /// The time by which answers are forgotten.
+    pub now: Duration,
     pub metrics: Metrics,
+    /// What the table lists of all subscriptions take.
+    pub described: usize,
     /// Columns of tables by name, and there by schema.
     tables: Map<Arc<str>, SmallVec<[Table; 1]>>,
     table_count: usize,
@@ -223,6 +238,7 @@ impl State {
             stream: StreamState::Live,
             target: None,
             position: None,
+            epoch_untold: false,
             history: History::new(
                 history::Limits {
                     bytes: limits.history_bytes,
@@ -232,7 +248,10 @@ impl State {
                 },
                 NOWHERE,
             ),
+            desk: Desk::new(limits.recovery_bytes),
+            now: Duration::ZERO,
             metrics,
+            described: 0,
             tables: Map::default(),
             table_count: 0,
             last_table: None,
@@ -281,8 +300,10 @@ impl State {
     pub(crate) fn remove_sub(&mut self, id: SubId) -> Option<Sub> {
         let sub = self.subs.try_remove(id as usize)?;
         self.listeners_version += 1;
+        self.described -= sub.cost as usize;
         if let Some(conn) = self.conns.get_mut(sub.conn as usize) {
             conn.about.subs.retain(|other| *other != id);
+            conn.about.described -= sub.cost as usize;
             if sub.mode == Mode::Latest {
                 conn.connection.forget_latest(sub.generation);
             }

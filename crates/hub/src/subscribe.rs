@@ -12,6 +12,7 @@ use crate::{
     classes::ClassKey,
     directory::Directory,
     history::Of,
+    recovery::Recovering,
     resume::{Known, Resume, judge},
     state::{Part, Replay, State, Sub},
     topics::{Candidate, Member, SubId},
@@ -35,6 +36,7 @@ impl State {
             .conns
             .get(connection.slot as usize)
             .and_then(|conn| self.find_sub(conn, &wanted.channel));
+        let cost = self.afford(connection, before, &wanted)?;
         match before {
             Some(before) => drop(self.remove_sub(before)),
             None if count >= most => return Err(HubError::TooManySubscriptions(count)),
@@ -45,13 +47,24 @@ impl State {
         let resume = judge(wanted.cursor, &self.known(&identity, &wanted.channel));
         let (skip_until, resync) = match resume {
             Resume::Continue { skip_until } => (skip_until, None),
-            Resume::Replay { .. } => (None, None),
+            Resume::Replay { .. } | Resume::Recover { .. } => (None, None),
             Resume::Resync { reason, skip_until } => (skip_until, Some(reason)),
         };
         let replay = match resume {
-            Resume::Replay { from } => Some(Box::new(Replay { from, open: None })),
+            Resume::Replay { from } => Some((from, None)),
+            Resume::Recover { from } => {
+                let recovering = self.recovering(&identity, &wanted.channel, &from);
+                Some((from, Some(recovering)))
+            }
             _ => None,
         };
+        let replay = replay.map(|(from, recovering)| {
+            Box::new(Replay {
+                from,
+                open: None,
+                recovering,
+            })
+        });
         // Whoever is ahead of the log after a restart, or behind it, goes on from where he is.
         let behind = replay.as_ref().map(|replay| replay.from);
         let cursor = skip_until.or(behind).unwrap_or(position);
@@ -65,8 +78,11 @@ impl State {
             connection.queue(server::resync(&channel, reason, &cursor));
             self.metrics.resync(reason);
         }
-        if replay.is_some() {
-            connection.note_replay(true);
+        if let Some(replay) = &replay {
+            let recovering = replay.recovering.as_ref();
+            if recovering.is_none_or(Recovering::is_answered) {
+                connection.note_replay(true);
+            }
             self.metrics.replays.inc();
         }
         // Whoever came back has what was before his cursor.
@@ -79,6 +95,7 @@ impl State {
             _ => cursor,
         };
         let begins = Begins {
+            cost,
             since,
             skip_until,
             replay,
@@ -154,6 +171,32 @@ impl State {
         Ok(tables)
     }
 
+    /// What a table list takes, if there is room for it beside the others, that of `before` left out.
+    fn afford(
+        &self,
+        connection: &Connection,
+        before: Option<SubId>,
+        wanted: &Subscription,
+    ) -> Result<u32, HubError> {
+        /// A subscription without a table list, with its places in the indexes. The two that every socket
+        /// begins with are counted with the socket.
+        const PLAIN: usize = 512;
+        let limits = &self.limits;
+        let before = before.and_then(|id| self.subs.get(id as usize));
+        let before = before.map_or(0, |sub| sub.cost as usize);
+        let conn = self.conns.get(connection.slot as usize);
+        let (own, others) =
+            conn.map_or((0, 0), |conn| (conn.about.described, conn.about.subs.len()));
+        let cost = wanted.cost() + if others < 2 { 0 } else { PLAIN };
+        if cost > 0 && own - before + cost > limits.subscriptions_bytes {
+            return Err(HubError::SubscriptionsTooLarge(limits.subscriptions_bytes));
+        }
+        if cost > before && self.described - before + cost > limits.total_subscriptions_bytes {
+            return Err(HubError::TooManyFilters);
+        }
+        Ok(u32::try_from(cost).unwrap_or(u32::MAX))
+    }
+
     /// What is known of the past of a channel.
     fn known(&self, identity: &Identity, channel: &Channel) -> Known {
         let organizations = past_of(&self.directory, identity, channel);
@@ -166,6 +209,7 @@ impl State {
             target: self.target,
             floor: self.history.floor(of),
             last: self.history.last(of),
+            recovers: self.desk.takes(organizations.len()),
         }
     }
 
@@ -222,10 +266,13 @@ impl State {
             generation,
             channel: wanted.channel,
             parts,
+            cost: begins.cost,
         });
         let id = u32::try_from(id).unwrap_or(u32::MAX);
+        self.described += begins.cost as usize;
         if let Some(conn) = self.conns.get_mut(connection.slot as usize) {
             conn.about.subs.push(id);
+            conn.about.described += begins.cost as usize;
         }
         if self
             .subs
@@ -233,6 +280,8 @@ impl State {
             .is_some_and(|sub| sub.replay.is_none())
         {
             self.list(id);
+        } else {
+            self.want_recovery(id);
         }
         generation
     }
@@ -266,6 +315,7 @@ impl State {
 
 /// Where a subscription begins.
 struct Begins {
+    cost: u32,
     since: Cursor,
     skip_until: Option<Cursor>,
     replay: Option<Box<Replay>>,

@@ -17,6 +17,8 @@ mod members;
 mod outbox;
 #[path = "hub/positions.rs"]
 mod positions;
+#[path = "hub/recovery.rs"]
+mod recovery;
 #[path = "hub/replay.rs"]
 mod replay;
 #[path = "hub/replay_random.rs"]

@@ -1,8 +1,9 @@
 //! The words everybody in Rowcast uses.
 //!
 //! Owns: positions ([`Lsn`], [`Epoch`], [`Cursor`]), identities ([`OrgId`], [`UserId`], [`Role`],
-//! [`Channel`]), the rule of masks ([`Masks`]), what the source says ([`SourceEvent`]) and what crosses from routing to the hub
-//! ([`Batch`] of [`HubOp`]). The last of these is a versioned message: it may one day travel between
+//! [`Channel`]), the rule of masks ([`Masks`]), what the source says ([`SourceEvent`]), what crosses from routing to the hub
+//! ([`Batch`] of [`HubOp`]), and what the hub asks of the past ([`RecoveryWanted`], [`Recovery`]). What
+//! crosses is a versioned message: it may one day travel between
 //! machines, so it holds no pointer into the reader.
 //!
 //! Promises: no IO, no clock, no async; every parser here is total and never panics.
@@ -12,6 +13,7 @@ mod ids;
 mod json_row;
 mod lsn;
 mod masks;
+mod recovery;
 mod relation;
 mod routed;
 mod source;
@@ -21,6 +23,7 @@ pub use ids::{Channel, ChannelError, OrgId, Role, UserId};
 pub use json_row::{ColumnMeta, JsonRow, JsonRowBuilder};
 pub use lsn::{Lsn, LsnError};
 pub use masks::{MOST_MASKS, Mask, MaskKind, Masked, Masks, View};
+pub use recovery::{Changed, Recovery, RecoveryWanted, Sample, Samples};
 pub use relation::{Column, Kind, Relation, RelationId, ReplicaIdentity};
 pub use routed::{
     Audience, Batch, Body, HubOp, KeyChange, MembershipChange, Operation, ROUTED_VERSION,

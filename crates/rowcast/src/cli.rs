@@ -67,6 +67,9 @@ pub enum Command {
         /// Print the reference of all keys instead (markdown).
         #[arg(long)]
         reference: bool,
+        /// Print how much memory the service may take with it instead, line by line.
+        #[arg(long, conflicts_with = "reference")]
+        memory: bool,
     },
     /// Ask the local service how it is; for containers.
     Healthcheck {

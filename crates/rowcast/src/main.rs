@@ -7,14 +7,17 @@ mod config;
 mod db;
 mod demo;
 mod doctor;
+mod files;
 mod health;
 mod housekeeping;
 mod logging;
+mod memory;
 mod metrics;
 mod migrations;
 mod pipeline;
 mod progress;
 mod queue;
+mod recovery;
 mod service;
 mod term;
 mod watchdog;
@@ -75,8 +78,15 @@ fn code_of(error: &anyhow::Error) -> Option<&'static str> {
 fn start(cli: Cli) -> anyhow::Result<ExitCode> {
     let config = read_config(&cli)?;
     match &cli.command {
-        Command::Config { reference: true } => {
+        Command::Config {
+            reference: true, ..
+        } => {
             term::line(config::reference().trim_end());
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Config { memory: true, .. } => {
+            let places = files::places(files::raise(), config.limits.connections);
+            term::line(memory::table(&config, places).trim_end());
             return Ok(ExitCode::SUCCESS);
         }
         Command::Config { .. } => {

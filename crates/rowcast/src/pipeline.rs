@@ -8,13 +8,14 @@
 mod outlet;
 
 use std::{
+    pin::pin,
     sync::Arc,
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use rowcast_hub::Hub;
-use rowcast_model::{HubOp, SourceEvent};
+use rowcast_model::{Batch, HubOp, SourceEvent};
 use rowcast_routing::{Limits, Router};
 use rowcast_source::{ConnInfo, Source, SourceError, VisibilityGate};
 use tokio_util::sync::CancellationToken;
@@ -49,6 +50,8 @@ pub struct Parts {
     pub stop: CancellationToken,
 }
 
+/// Between attempts, and between looks at the server while nobody reads the stream.
+const AGAIN: Duration = Duration::from_millis(500);
 /// Pause after an error that somebody has to mend.
 const MENDING: Duration = Duration::from_secs(15);
 
@@ -159,7 +162,8 @@ impl Reader {
     /// begun is begun again.
     async fn step(&mut self) -> Result<bool, SourceError> {
         if let Some(start) = self.start.clone() {
-            let beginning = patiently(async || beginning::load(&self.sql).await).await?;
+            let beginning =
+                patiently(&mut self.source, async || beginning::load(&self.sql).await).await?;
             self.outlet.progress.expect(beginning.written);
             (self.known_members, self.known_keys) = (beginning.known(), beginning.known());
             let mut ops = beginning.ops;
@@ -172,7 +176,10 @@ impl Reader {
             return Ok(self.route(start).await && self.push(ops).await);
         }
         if self.reload {
-            let now = patiently(async || beginning::memberships(&self.sql).await).await?;
+            let now = patiently(&mut self.source, async || {
+                beginning::memberships(&self.sql).await
+            })
+            .await?;
             self.known_members = now.known();
             self.reload = false;
             return Ok(self.push(now.ops).await);
@@ -207,7 +214,7 @@ impl Reader {
             if free && self.direct.allowed(begun) {
                 self.outlet.publish(batch);
                 self.direct.took(begun, Instant::now());
-            } else if self.queue.push(batch).await.is_err() {
+            } else if !hand_over(&self.queue, &mut self.source, batch).await {
                 return false;
             }
         }
@@ -221,18 +228,35 @@ impl Reader {
         true
     }
 
-    async fn push(&self, ops: Vec<HubOp>) -> bool {
-        self.queue.push(beginning::batch(ops)).await.is_ok()
+    async fn push(&mut self, ops: Vec<HubOp>) -> bool {
+        hand_over(&self.queue, &mut self.source, beginning::batch(ops)).await
     }
 }
 
-/// Tries until it works or somebody has to mend something; meanwhile the source keeps the stream alive.
-async fn patiently<T>(ask: impl AsyncFn() -> Result<T, SourceError>) -> Result<T, SourceError> {
+/// Waits until there is room in the queue; `false`: the publisher is gone. Nobody reads the stream meanwhile, so
+/// a server that shuts down is let go.
+async fn hand_over(queue: &Sender, source: &mut Source, batch: Batch) -> bool {
+    let mut pushing = pin!(queue.push(batch));
+    loop {
+        match tokio::time::timeout(AGAIN, &mut pushing).await {
+            Ok(pushed) => return pushed.is_ok(),
+            Err(_) => source.let_go(),
+        }
+    }
+}
+
+/// Tries until it works or somebody has to mend something. The source keeps the stream alive meanwhile, except to
+/// a server that shuts down.
+async fn patiently<T>(
+    source: &mut Source,
+    ask: impl AsyncFn() -> Result<T, SourceError>,
+) -> Result<T, SourceError> {
     loop {
         match ask().await {
             Err(error) if error.retry() => {
                 tracing::warn!(code = error.code(), "reading the configuration: {error}");
-                tokio::time::sleep(Duration::from_millis(500)).await;
+                source.let_go();
+                tokio::time::sleep(AGAIN).await;
             }
             other => return other,
         }

@@ -7,7 +7,9 @@ use std::{
 
 use anyhow::Context;
 use prometheus_client::registry::Registry;
-use rowcast_gateway::{AuthConfig, GatewayConfig, GatewayMetrics, Readiness, SocketLimits};
+use rowcast_gateway::{
+    AuthConfig, GatewayConfig, GatewayMetrics, NotANetwork, Readiness, SocketLimits,
+};
 use rowcast_hub::{Hub, HubLimits};
 use rowcast_routing::Limits;
 use rowcast_source::{ConnInfo, Source, SourceConfig, SourceMetrics, Window};
@@ -17,10 +19,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, Purpose, Secret},
-    db, demo, health, housekeeping,
+    db, demo, files, health, housekeeping, memory,
+    memory::Places,
     metrics::PipelineMetrics,
     migrations, pipeline,
     progress::Progress,
+    recovery,
     watchdog::{Policy, Watchdog, WatchdogMetrics},
 };
 
@@ -31,7 +35,11 @@ const MAX_LOG_MESSAGE: usize = 256 << 20;
 pub async fn run(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::Result<()> {
     config.check(Purpose::Serve)?;
     let sql = db::sql(&config)?;
+    let places = places(&config);
     let mut registry = Registry::with_prefix("rowcast");
+    registry.register_collector(Box::new(memory::MemoryMetrics {
+        ceiling: memory::ceiling(&config, places),
+    }));
     let hub = Arc::new(Hub::new(hub_limits(&config), &mut registry));
     let pipeline_metrics = PipelineMetrics::new(&mut registry);
     let gateway_metrics = GatewayMetrics::register(&mut registry);
@@ -64,7 +72,7 @@ pub async fn run(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::
     let stop = CancellationToken::new();
     let (tell, ready) = watch::channel(Readiness::NotReady("starting".into()));
     let gateway = rowcast_gateway::serve(
-        gateway_config(&config)?,
+        gateway_config(&config, places)?,
         Arc::clone(&hub),
         ready,
         gateway_metrics,
@@ -91,6 +99,7 @@ pub async fn run(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::
         stop.clone(),
     ));
     let watched = tokio::spawn(watchdog.run(stop.clone()));
+    let recovering = recovery::start(&config, &sql, &hub, source.status(), &stop);
     let threads = pipeline::start(pipeline::Parts {
         source,
         sql,
@@ -116,6 +125,9 @@ pub async fn run(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::
     stop.cancel();
     let _ = keeping.await;
     let _ = watched.await;
+    for task in recovering {
+        let _ = task.await;
+    }
     for thread in threads {
         let ended = tokio::task::spawn_blocking(|| thread.join()).await?;
         match ended {
@@ -125,6 +137,34 @@ pub async fn run(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Sockets that there is room for, and what the operator should know about it.
+fn places(config: &Config) -> Places {
+    let files = files::raise();
+    let places = files::places(files, config.limits.connections);
+    if places.sockets < config.limits.connections as usize {
+        tracing::warn!(
+            "limits.connections is {}, but the process may open only {} files: {} sockets at most; raise \
+             `ulimit -n` (systemd: LimitNOFILE)",
+            config.limits.connections,
+            files.unwrap_or_default(),
+            places.sockets
+        );
+    }
+    let (ceiling, mib) = (memory::ceiling(config, places), 1 << 20);
+    tracing::info!(
+        "memory: at most {} MiB (`rowcast config --memory`)",
+        ceiling / mib
+    );
+    if let Some(available) = memory::available().filter(|available| *available < ceiling) {
+        tracing::warn!(
+            "there are only {} MiB of memory: lower limits.connections and the budgets that \
+             `rowcast config --memory` lists",
+            available / mib
+        );
+    }
+    places
 }
 
 async fn migrate(config: &Config) -> anyhow::Result<()> {
@@ -157,9 +197,15 @@ fn hub_limits(config: &Config) -> HubLimits {
         outbox_bytes: config.limits.outbox_bytes.as_usize(),
         total_outbox_bytes: config.limits.outboxes_bytes.as_usize(),
         subscriptions: config.limits.subscriptions as usize,
+        subscriptions_bytes: config.limits.subscription_bytes.as_usize(),
+        total_subscriptions_bytes: config.limits.subscriptions_bytes.as_usize(),
         history_bytes: config.history.bytes.as_usize(),
         history_organization_bytes: config.history.organization_bytes.as_usize(),
         history_retention: config.history.retention.0,
+        recovery_bytes: match recovery::is_on(config) {
+            true => config.history.invalidations_bytes.as_usize(),
+            false => 0,
+        },
         ..HubLimits::default()
     }
 }
@@ -181,7 +227,7 @@ fn source_config(config: &Config, sql: &ConnInfo) -> anyhow::Result<SourceConfig
     })
 }
 
-fn gateway_config(config: &Config) -> anyhow::Result<GatewayConfig> {
+fn gateway_config(config: &Config, places: Places) -> anyhow::Result<GatewayConfig> {
     let (auth, limits) = (&config.auth, &config.limits);
     let secret = |secret: &Secret| SecretString::from(secret.expose().to_owned());
     let present = match auth.insecure_development {
@@ -192,14 +238,20 @@ fn gateway_config(config: &Config) -> anyhow::Result<GatewayConfig> {
         public: address(config.listen_host(), config.server.port)?,
         internal: address(&config.server.internal_host, config.server.internal_port)?,
         allowed_origins: config.server.allowed_origins.clone(),
+        proxies: (limits.proxies.iter())
+            .map(|proxy| proxy.parse())
+            .collect::<Result<_, NotANetwork>>()
+            .context("limits.proxies")?,
         limits: SocketLimits {
-            connections: limits.connections as usize,
+            connections: places.sockets,
+            http_connections: places.requests,
             connections_per_organization: limits.connections_per_organization as usize,
             unauthenticated: limits.unauthenticated as usize,
             connects_per_second: limits.connects_per_second,
             connects_burst: limits.connects_burst,
             auth_timeout: limits.auth_timeout.0,
             message_bytes: limits.message_bytes.as_usize(),
+            incoming_bytes: limits.incoming_bytes.as_usize(),
             ping_interval: limits.ping_interval.0,
             silence: limits.silence.0,
             frames_per_second: limits.messages_per_second,
@@ -243,11 +295,17 @@ mod tests {
         config.auth.jwt_secret = Some(Secret::from("a".repeat(32)));
         config.auth.jwt_secret_previous = Some(Secret::from("b".repeat(32)));
         config.limits.connections_per_organization = 7;
-        let gateway = gateway_config(&config).unwrap();
+        let places = Places {
+            sockets: 5,
+            requests: 3,
+        };
+        let gateway = gateway_config(&config, places).unwrap();
         assert_eq!(gateway.public.to_string(), "[::1]:4000");
         assert_eq!(gateway.internal.to_string(), "127.0.0.1:4001");
         assert_eq!(gateway.auth.secrets.len(), 2);
         assert_eq!(gateway.limits.connections_per_organization, 7);
+        assert_eq!(gateway.limits.connections, 5);
+        assert_eq!(gateway.limits.http_connections, 3);
         assert!(address("no such host.invalid", 1).is_err());
     }
 }

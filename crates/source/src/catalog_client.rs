@@ -30,6 +30,11 @@ impl CatalogClient {
         Ok(CatalogClient { info, sql })
     }
 
+    /// Whether the server, or the line to it, has ended the connection.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sql.is_closed()
+    }
+
     async fn query(
         &self,
         statement: &str,

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -16,6 +17,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use crate::{
     address::{self, Address},
     error::{SourceError, classify},
+    reach::{self, ADDRESS_TIMEOUT, Answered},
     tls::{self, Verify},
 };
 
@@ -31,6 +33,7 @@ pub struct ConnInfo {
     user: String,
     verify: Verify,
     ca_file: Option<PathBuf>,
+    answered: Answered,
 }
 
 impl fmt::Debug for ConnInfo {
@@ -86,6 +89,7 @@ impl ConnInfo {
             user,
             verify,
             ca_file,
+            answered: Answered::default(),
         })
     }
 
@@ -104,23 +108,76 @@ impl ConnInfo {
     /// # Errors
     /// Why it cannot be made.
     pub async fn connect(&self, application_name: &str) -> Result<Client, SourceError> {
+        let (client, _) = self.connect_in_time(application_name).await?;
+        Ok(client)
+    }
+
+    async fn connect_in_time(
+        &self,
+        application_name: &str,
+    ) -> Result<(Client, Option<IpAddr>), SourceError> {
+        let connecting = Box::pin(self.connect_somewhere(application_name));
+        tokio::time::timeout(CONNECT_TIMEOUT * 2, connecting)
+            .await
+            .unwrap_or_else(|_| Err(SourceError::Connection("no answer within 20 s".into())))
+    }
+
+    /// A connection, and to which of several addresses.
+    async fn connect_somewhere(
+        &self,
+        application_name: &str,
+    ) -> Result<(Client, Option<IpAddr>), SourceError> {
+        let addresses = reach::addresses(&self.config, self.answered.get()).await;
+        if addresses.is_empty() {
+            let client = self.connect_with(self.config.clone(), application_name);
+            return Ok((client.await?, None));
+        }
+        let mut said = None;
+        for address in addresses {
+            match self.at(address).connect_at(application_name).await {
+                Ok(client) => {
+                    self.answered.set(address);
+                    return Ok((client, Some(address)));
+                }
+                // What a server says is worth more than that nobody is there.
+                Err(error) => match &said {
+                    Some(before) if !matches!(before, SourceError::Connection(_)) => {}
+                    _ => said = Some(error),
+                },
+            }
+        }
+        Err(said.unwrap_or_else(|| SourceError::Connection("no address answers".into())))
+    }
+
+    async fn connect_at(&self, application_name: &str) -> Result<Client, SourceError> {
         let mut config = self.config.clone();
+        config.connect_timeout(ADDRESS_TIMEOUT);
+        self.connect_with(config, application_name).await
+    }
+
+    async fn connect_with(
+        &self,
+        mut config: Config,
+        application_name: &str,
+    ) -> Result<Client, SourceError> {
         config.application_name(application_name);
         let tls =
             tls::client_config(self.verify, self.ca_file.as_deref()).map_err(SourceError::Tls)?;
-        let connecting = config.connect(MakeRustlsConnect::new((*tls).clone()));
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT * 2, Box::pin(connecting)).await;
-        let (client, connection) = match connected {
-            Ok(Ok(connected)) => connected,
-            Ok(Err(error)) => return Err(self.explain(&error)),
-            Err(_) => return Err(SourceError::Connection("no answer within 20 s".into())),
-        };
+        let connected = config.connect(MakeRustlsConnect::new((*tls).clone()));
+        let (client, connection) = connected.await.map_err(|error| self.explain(&error))?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a database connection ended");
             }
         });
         Ok(client)
+    }
+
+    /// The same host at one of its addresses.
+    fn at(&self, address: IpAddr) -> ConnInfo {
+        let mut one = self.clone();
+        one.config.hostaddr(address);
+        one
     }
 
     /// What an error of the SQL client means.
@@ -143,21 +200,33 @@ impl ConnInfo {
         }
     }
 
-    /// This address with one host only: the one that answers and is no standby. Replication goes to one server.
+    /// This address with one host only, at one address: the one that answers and is no standby. Replication goes to
+    /// one server, and its client waits for each address as long as the system likes.
     pub(crate) async fn primary(&self) -> Result<ConnInfo, SourceError> {
         let hosts = self.config.get_hosts();
         if hosts.len() < 2 {
-            return Ok(self.clone());
+            let choice = reach::addresses(&self.config, None).await;
+            return match choice.is_empty() {
+                true => Ok(self.clone()),
+                false => self.clone().answering().await,
+            };
         }
         let mut last = SourceError::Connection("none of the hosts answers".into());
         for (i, host) in hosts.iter().enumerate() {
-            let one = self.only(host, i);
-            match one.connect("rowcast set-up").await {
-                Ok(_) => return Ok(one),
+            match self.only(host, i).answering().await {
+                Ok(one) => return Ok(one),
                 Err(error) => last = error,
             }
         }
         Err(last)
+    }
+
+    /// The one host, at the address that answers where it has several.
+    async fn answering(self) -> Result<ConnInfo, SourceError> {
+        Ok(match self.connect_in_time("rowcast set-up").await? {
+            (_, Some(address)) => self.at(address),
+            (_, None) => self,
+        })
     }
 
     fn only(&self, host: &Host, i: usize) -> ConnInfo {
@@ -170,6 +239,9 @@ impl ConnInfo {
             #[cfg(unix)]
             Host::Unix(directory) => config.host_path(directory),
         };
+        if let Some(address) = self.config.get_hostaddrs().get(i) {
+            config.hostaddr(*address);
+        }
         let ports = self.config.get_ports();
         if let Some(port) = ports.get(i).or_else(|| ports.first()) {
             config.port(*port);
@@ -185,6 +257,7 @@ impl ConnInfo {
         }
         ConnInfo {
             config,
+            answered: Answered::default(),
             ..self.clone()
         }
     }
@@ -220,14 +293,19 @@ impl ConnInfo {
                 )
             }
             host => {
-                let host = match (host, self.config.get_hostaddrs().first()) {
-                    (Some(Host::Tcp(host)), _) => host.clone(),
-                    (_, Some(address)) => address.to_string(),
+                // The name is what the certificate is for, the address is where to go.
+                let tls = self.replication_tls();
+                let (host, tls) = match (host, self.config.get_hostaddrs().first()) {
+                    (Some(Host::Tcp(name)), Some(address)) => {
+                        (address.to_string(), tls.with_sni_hostname(name))
+                    }
+                    (Some(Host::Tcp(name)), None) => (name.clone(), tls),
+                    (_, Some(address)) => (address.to_string(), tls),
                     _ => return Err(SourceError::Address("no host".into())),
                 };
                 ReplicationConfig::new(host, user, password, self.database(), slot, publication)
                     .with_port(port)
-                    .with_tls(self.replication_tls())
+                    .with_tls(tls)
             }
         };
         Ok(config.with_options(match self.config.get_options() {
@@ -296,6 +374,13 @@ mod tests {
         assert_eq!((config.port, config.database.as_str()), (6000, "db"));
         assert_eq!(config.options.as_deref(), Some("-c work_mem=4MB -c x=y"));
         assert_eq!(config.tls, TlsConfig::verify_full(Some("/ca.pem".into())));
+        let config = info
+            .only(&Host::Tcp("b".into()), 1)
+            .at([10, 0, 0, 1].into())
+            .replication("s", "p", "")
+            .unwrap();
+        assert_eq!((config.host.as_str(), config.port), ("10.0.0.1", 6000));
+        assert_eq!(config.tls.sni_hostname.as_deref(), Some("b"));
         let unix = ConnInfo::parse("host=/run/x user=me", None).unwrap();
         let config = unix.replication("s", "p", "").unwrap();
         assert!(config.is_unix_socket());

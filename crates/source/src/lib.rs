@@ -17,6 +17,7 @@ mod liveness;
 mod metrics;
 pub mod pgoutput;
 mod progress;
+mod reach;
 mod relation;
 mod setup;
 mod snapshot;

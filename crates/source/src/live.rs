@@ -39,6 +39,11 @@ impl Live {
         })
     }
 
+    /// Whether the SQL connection beside the stream has ended.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.catalog.is_closed()
+    }
+
     /// Writes a heartbeat into the log, which must come back by the stream.
     pub(crate) async fn heartbeat(
         &self,

@@ -97,6 +97,8 @@ pub struct Source {
 /// A stream that runs.
 struct Connected {
     stream: PgWire,
+    /// It was said that it streams.
+    said: bool,
     live: Live,
     liveness: Liveness,
     /// Something came since the clock was read last.
@@ -180,6 +182,11 @@ impl Source {
                     Ok(start) => return Ok(start),
                     Err(error) => error,
                 },
+                // Said when the start was taken in: whoever reads it knows by then how far he has to come.
+                Some(connected) if !connected.said => match self.say_streaming().await {
+                    Ok(()) => continue,
+                    Err(error) => error,
+                },
                 // Most events have arrived already: no timer, no clock, no waker for those.
                 Some(connected) => match connected.stream.arrived() {
                     Some(Ok(event)) => match self.take(event).await {
@@ -211,6 +218,19 @@ impl Source {
                 _ => LONGEST_PAUSE,
             };
             tokio::time::sleep(self.backoff.next().unwrap_or(pause).min(pause)).await;
+        }
+    }
+
+    /// For whoever cannot take events for a while, from time to time: gives the stream up when the server has ended
+    /// the SQL connection beside it. A server that shuts down does that first, and then waits until all is
+    /// read. [`Source::next`] connects again, and nothing is lost.
+    pub fn let_go(&mut self) {
+        if self
+            .connected
+            .as_ref()
+            .is_some_and(|connected| connected.live.is_alone())
+        {
+            self.failed(&SourceError::ShuttingDown);
         }
     }
 
@@ -302,6 +322,7 @@ impl Source {
         let now = Instant::now();
         self.connected = Some(Connected {
             stream,
+            said: false,
             live,
             liveness: Liveness::new(config.silence_limit, now),
             heard: false,
@@ -313,7 +334,6 @@ impl Source {
         self.epoch = Some(epoch);
         self.written = written;
         self.metrics.connected();
-        self.status.send_replace(SourceStatus::Streaming { epoch });
         tracing::info!(slot = %self.config.slot, %epoch, "streaming");
         let renewed = self.renewed.take();
         let reason = match (changed, skipped) {
@@ -330,6 +350,20 @@ impl Source {
             );
         }
         Ok(SourceEvent::Start { epoch, reason })
+    }
+
+    /// Says that it streams, and writes what will come behind everything that was written so far: an idle
+    /// server would leave us in doubt about that for a while.
+    async fn say_streaming(&mut self) -> Result<(), SourceError> {
+        let (Some(connected), Some(epoch)) = (&mut self.connected, self.epoch) else {
+            return Ok(());
+        };
+        connected.said = true;
+        self.status.send_replace(SourceStatus::Streaming { epoch });
+        let (written, walsender) = connected.live.heartbeat(&self.config.slot).await?;
+        let now = Instant::now();
+        connected.liveness.asked(now, written, walsender);
+        Ok(())
     }
 
     fn pass_on_acknowledgement(&mut self) {

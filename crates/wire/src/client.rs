@@ -7,7 +7,7 @@ use rowcast_model::{Channel, Cursor};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::{ErrorCode, Filter, FilterLimits, Ref};
+use crate::{ErrorCode, Filter, FilterLimits, Ref, filter::ALLOCATION};
 
 /// Longest `ref`, in bytes of its JSON text.
 pub const MAX_REF_BYTES: usize = 64;
@@ -104,6 +104,22 @@ pub struct Subscribe {
 }
 
 impl Subscribe {
+    /// Bytes that its table list takes in memory, roughly.
+    pub fn cost(&self) -> usize {
+        // With the places in the indexes, and the class that it makes.
+        const ENTRY: usize = 512;
+        let of = |selection: &TableSelection| {
+            let columns = selection.columns.iter().flat_map(|columns| columns.iter());
+            let columns: usize = columns.map(|column| column.len() + ALLOCATION).sum();
+            ENTRY
+                + selection.table.len()
+                + selection.schema.as_ref().map_or(0, |schema| schema.len())
+                + columns
+                + selection.filter.as_ref().map_or(0, Filter::cost)
+        };
+        self.tables.iter().flatten().map(of).sum()
+    }
+
     /// Everything of a channel, as rows, from now on.
     pub fn to(channel: Channel) -> Subscribe {
         Subscribe {

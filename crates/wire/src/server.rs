@@ -71,6 +71,8 @@ struct Message<'a> {
     channel: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    #[serde(rename = "as", skip_serializing_if = "Option::is_none")]
+    form: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cursor: Option<&'a Cursor>,
     #[serde(rename = "expiresIn", skip_serializing_if = "Option::is_none")]
@@ -87,6 +89,7 @@ impl<'a> Message<'a> {
             message: None,
             channel: None,
             reason: None,
+            form: None,
             cursor: None,
             expires_in: None,
         }
@@ -153,6 +156,36 @@ pub fn resync(channel: &str, reason: &str, cursor: &Cursor) -> Frame {
         reason: Some(reason),
         cursor: Some(cursor),
         ..Message::new("resync")
+    })
+}
+
+/// The same, told to very many at once: each should read after a time of its own.
+pub fn resync_after(channel: &str, reason: &str, cursor: &Cursor, after_ms: u64) -> Frame {
+    #[derive(Serialize)]
+    struct Resync<'a> {
+        r#type: &'a str,
+        channel: &'a str,
+        reason: &'a str,
+        cursor: &'a Cursor,
+        #[serde(rename = "readAfterMs")]
+        after_ms: u64,
+    }
+    frame(&Resync {
+        r#type: "resync",
+        channel,
+        reason,
+        cursor,
+        after_ms,
+    })
+}
+
+/// What changed before `cursor` on this channel was told as invalidations; what comes next stands behind it.
+pub fn recovered(channel: &str, cursor: &Cursor) -> Frame {
+    frame(&Message {
+        channel: Some(channel),
+        form: Some("invalidations"),
+        cursor: Some(cursor),
+        ..Message::new("recovered")
     })
 }
 
@@ -263,6 +296,10 @@ mod tests {
         assert_eq!(
             text(&error(None, ErrorCode::NotMember, "no")),
             r#"{"type":"error","code":206,"name":"not_member","message":"no"}"#
+        );
+        assert_eq!(
+            text(&resync_after("org:1", "too_old", &cursor, 7)),
+            r#"{"type":"resync","channel":"org:1","reason":"too_old","cursor":"00000001-ff-z","readAfterMs":7}"#
         );
         assert_eq!(
             text(&resync("org:1", "too_old", &cursor)),

@@ -201,6 +201,7 @@ async fn first_frame(socket: &TcpStream, reader: &mut Reader) -> Result<Bytes, S
             Read::Text(text) => return Ok(text),
             Read::Binary => (ErrorCode::BinaryFrame, CloseCode::Protocol),
             Read::TooLarge => (ErrorCode::TooLarge, CloseCode::TooLarge),
+            Read::NoRoom => (ErrorCode::Overloaded, CloseCode::Overloaded),
             Read::Broken => return Err(Stranger::Refused(None, CloseCode::Protocol)),
             Read::Gone | Read::Leaving => return Err(Stranger::Gone),
             Read::Life => continue,

@@ -1,11 +1,13 @@
 //! The native socket: handshake, then one task for each.
 
 mod admit;
+mod boundary;
 mod half;
 mod handshake;
 mod reader;
 mod socket;
 
+pub(crate) use half::Incoming;
 pub(crate) use handshake::upgrade;
 
 use std::sync::Arc;
@@ -29,6 +31,7 @@ pub(crate) struct Shared {
     pub ready: watch::Receiver<Readiness>,
     pub stopping: CancellationToken,
     pub sockets: TaskTracker,
+    pub incoming: Arc<Incoming>,
 }
 
 impl Shared {

@@ -9,10 +9,11 @@ use tokio_tungstenite::tungstenite::{
     protocol::{Role, WebSocketConfig},
 };
 
-use super::half::{In, Socket};
+use super::{
+    boundary::Boundary,
+    half::{Held, In, Incoming, READ_BYTES, Socket},
+};
 
-/// Bytes of one read: most frames of clients are smaller, and every idle socket keeps a buffer of this size.
-const READ_BYTES: usize = 1024;
 /// Reads of one turn; then others have theirs, and timers are looked at.
 const READS_PER_TURN: u32 = 16;
 
@@ -30,6 +31,8 @@ pub(super) enum Read {
     TurnOver,
     /// Larger than allowed.
     TooLarge,
+    /// Too much has come of messages of all clients that are not whole yet.
+    NoRoom,
     /// The other side broke the rules of WebSocket.
     Broken,
     /// The other side says that it leaves; the answer to that is among the answers.
@@ -42,24 +45,55 @@ pub(super) struct Reader(WebSocket<In>);
 
 impl Reader {
     /// Reads `early` first, which came before this was a WebSocket; no message may be longer than `most` bytes.
-    pub fn new(socket: Arc<Socket>, early: Vec<u8>, most: usize) -> Reader {
+    pub fn new(
+        socket: Arc<Socket>,
+        early: Vec<u8>,
+        most: usize,
+        incoming: Arc<Incoming>,
+    ) -> Reader {
+        let mut half = In {
+            socket,
+            answers: Vec::new(),
+            reads_left: READS_PER_TURN,
+            boundary: Boundary::default(),
+            held: Held::nothing(incoming),
+            most,
+            grown: false,
+        };
+        half.came(&early);
+        Reader(Reader::over(half, early))
+    }
+
+    fn over(half: In, early: Vec<u8>) -> WebSocket<In> {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BYTES)
             .write_buffer_size(0)
             .max_write_buffer_size(64 * 1024)
-            .max_message_size(Some(most))
-            .max_frame_size(Some(most));
+            .max_message_size(Some(half.most))
+            .max_frame_size(Some(half.most));
+        WebSocket::from_partially_read(half, early, Role::Server, Some(config))
+    }
+
+    /// Gives back the buffer that a long message has made large: between messages nothing is in it.
+    fn shrink(&mut self) {
+        let half = self.0.get_mut();
+        if half.grown && half.boundary.held(half.most) == 0 && self.0.can_read() {
+            self.renew();
+        }
+    }
+
+    /// Forgets what has come of the present message, with its buffer.
+    fn renew(&mut self) {
+        let half = self.0.get_mut();
         let half = In {
-            socket,
-            answers: Vec::new(),
-            reads_left: READS_PER_TURN,
+            socket: half.socket.clone(),
+            answers: std::mem::take(&mut half.answers),
+            boundary: Boundary::default(),
+            held: half.held.anew(),
+            grown: false,
+            ..*half
         };
-        Reader(WebSocket::from_partially_read(
-            half,
-            early,
-            Role::Server,
-            Some(config),
-        ))
+        self.0 = Reader::over(half, Vec::new());
     }
 
     /// Begins a turn.
@@ -81,10 +115,16 @@ impl Reader {
             Err(Error::Io(error))
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
             {
+                self.shrink();
                 match self.0.get_ref().reads_left {
                     0 => Read::TurnOver,
                     _ => Read::Nothing,
                 }
+            }
+            Err(Error::Io(error)) if error.kind() == ErrorKind::OutOfMemory => {
+                // The socket is closed now, and that may take a while.
+                self.renew();
+                Read::NoRoom
             }
             Err(Error::Capacity(_)) => Read::TooLarge,
             Err(Error::ConnectionClosed | Error::AlreadyClosed | Error::Io(_)) => Read::Gone,

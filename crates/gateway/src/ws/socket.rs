@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rowcast_hub::{Connection, HubError};
+use rowcast_hub::{Connection, HubError, spread};
 use rowcast_wire::{ClientFrame, CloseCode, ErrorCode, Frame, Ref, close_frame, parse, server};
 use tokio::net::TcpStream;
 
@@ -20,11 +20,13 @@ use super::{
 use crate::{
     admission::Ticket,
     auth::Refused,
-    session::{Admit, Due, Session, spread},
+    session::{Admit, Due, Session},
 };
 
 /// Held-back events (`latest`) leave this long after the first of them.
 const LATEST_PAUSE: Duration = Duration::from_millis(50);
+/// The past is told on after this when there was no room.
+const REPLAY_PAUSE: Duration = Duration::from_millis(200);
 /// How long a farewell may take to be read.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -57,7 +59,12 @@ pub(crate) async fn run(
 ) {
     shared.metrics.sockets.inc();
     let socket = Arc::new(Socket(stream));
-    let mut reader = Reader::new(socket.clone(), early, shared.limits.message_bytes);
+    let mut reader = Reader::new(
+        socket.clone(),
+        early,
+        shared.limits.message_bytes,
+        shared.incoming.clone(),
+    );
     // What is only needed at the beginning shall not be kept by ten thousand idle sockets.
     let admitted = Box::pin(admit(&shared, &mut ticket, &socket, &mut reader)).await;
     match admitted {
@@ -156,10 +163,11 @@ async fn listen(
             }
             continue;
         }
-        if work.replay {
-            shared.hub.replay(connection);
+        let told = work.replay && shared.hub.replay(connection);
+        let mut wake = latest_due.map_or(session.next(), |at| at.min(session.next()));
+        if work.replay && !told {
+            wake = wake.min(now + REPLAY_PAUSE);
         }
-        let wake = latest_due.map_or(session.next(), |at| at.min(session.next()));
         tokio::select! {
             ready = socket.readable() => match ready {
                 Ok(()) => more = true,
@@ -170,7 +178,7 @@ async fn listen(
                 Err(_) => return End::Gone,
             },
             // More of the past may follow; others get their turn.
-            () = tokio::task::yield_now(), if work.replay => {}
+            () = tokio::task::yield_now(), if told => {}
             () = connection.woken() => {}
             () = tokio::time::sleep_until(wake.into()) => {}
         }
@@ -192,7 +200,10 @@ async fn read_turn(
             connection.send(answer);
         }
         let now = Instant::now();
-        let refuse = |code: ErrorCode| connection.send(server::error(None, code, code.sentence()));
+        let refuse = |code: ErrorCode| {
+            shared.metrics.error(code);
+            connection.send(server::error(None, code, code.sentence()))
+        };
         let too_many = match read {
             Read::Nothing => return Turn::Drained,
             Read::TurnOver => return Turn::More,
@@ -202,6 +213,10 @@ async fn read_turn(
             Read::TooLarge => {
                 refuse(ErrorCode::TooLarge);
                 return Turn::End(End::Close(CloseCode::TooLarge));
+            }
+            Read::NoRoom => {
+                refuse(ErrorCode::Overloaded);
+                return Turn::End(End::Close(CloseCode::Overloaded));
             }
             Read::Life => {
                 session.heard(now);
@@ -226,6 +241,7 @@ async fn read_turn(
                             Box::pin(handle(shared, socket, connection, session, frame)).await
                         }
                         Err(error) => {
+                            shared.metrics.error(error.code);
                             connection.send(refusal(&error));
                             session.refused()
                         }
@@ -252,6 +268,7 @@ async fn handle(
     frame: ClientFrame,
 ) -> bool {
     let answer = |reference: Option<&Ref>, error: &HubError| {
+        shared.metrics.error(error.error_code());
         connection.send(server::error(
             reference,
             error.error_code(),
@@ -261,6 +278,7 @@ async fn handle(
     match frame {
         ClientFrame::Auth(_) => {
             let code = ErrorCode::AlreadyAuthenticated;
+            shared.metrics.error(code);
             connection.send(server::error(None, code, code.sentence()));
             return session.refused();
         }

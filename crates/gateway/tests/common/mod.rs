@@ -62,6 +62,7 @@ pub async fn world_with(
     let config = GatewayConfig {
         public: any,
         internal: any,
+        proxies: Vec::new(),
         allowed_origins: origins.iter().map(|origin| (*origin).to_owned()).collect(),
         limits,
         auth,

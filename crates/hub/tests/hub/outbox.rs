@@ -68,8 +68,85 @@ fn all_queues_together_are_bounded() {
     }
     let fresh = Client::member(&hub, "anna", &["acme"], &["org:acme"]);
     *fresh.socket.room.lock().unwrap() = 0;
-    hub.publish(batch(events(100, 200)));
+    hub.publish(batch(events(100, 100)));
     assert_eq!(fresh.connection.closed(), None);
+    assert!(hub.queued_bytes() > 20_000);
+}
+
+/// Who stalls cannot use everything up: something is left for those who are only a moment late.
+#[test]
+fn when_little_is_left_the_longest_queues_end_first() {
+    let hub = hub_with(HubLimits {
+        outbox_bytes: 100_000,
+        total_outbox_bytes: 100_000,
+        ..Default::default()
+    });
+    let stalled: Vec<Client> = (0..20)
+        .map(|_| Client::member(&hub, "anna", &["acme"], &["org:acme"]))
+        .collect();
+    for client in &stalled {
+        *client.socket.room.lock().unwrap() = 0;
+    }
+    let closed = || {
+        let closed = |client: &&Client| client.connection.closed().is_some();
+        stalled.iter().filter(closed).count()
+    };
+    let mut lsn = 1;
+    while closed() == 0 {
+        hub.publish(batch(events(lsn, 1)));
+        lsn += 1;
+        assert!(hub.queued_bytes() < 90_000, "{}", hub.queued_bytes());
+    }
+    let late = Client::member(&hub, "bert", &["acme"], &["org:acme"]);
+    *late.socket.room.lock().unwrap() = 0;
+    for lsn in lsn..lsn + 5 {
+        hub.publish(batch(events(lsn, 1)));
+    }
+    assert_eq!(late.connection.closed(), None);
+    assert!(closed() > 0);
+}
+
+/// Whatever nothing waits before is taken, or whoever is to get it would be closed again and again.
+#[test]
+fn a_frame_larger_than_a_queue_may_be_arrives_alone() {
+    let hub = hub_with(HubLimits {
+        outbox_bytes: 10_000,
+        ..Default::default()
+    });
+    hub.publish(batch(vec![HubOp::LogBegins {
+        floor: at(1, 0),
+        target: at(1, 0),
+    }]));
+    let mut large = event("acme", at(3, 0), 7);
+    large.record_id = Some("x".repeat(50_000).into());
+    let subscription = rowcast_hub::Subscription {
+        forms: rowcast_wire::Forms {
+            changes: false,
+            invalidations: true,
+        },
+        cursor: Some(at(2, 0)),
+        ..to("org:acme")
+    };
+    let anna = Client::member(&hub, "anna", &["acme"], &[]);
+    hub.publish(batch(vec![HubOp::Event(large.into()), commit(3)]));
+    for lsn in 4..7 {
+        hub.publish(single("acme", lsn, lsn as u32));
+    }
+    *anna.socket.room.lock().unwrap() = 0;
+    hub.subscribe(&anna.connection, subscription).unwrap();
+    for _ in 0..5_000 {
+        if anna.connection.work().replay {
+            assert!(hub.replay(&anna.connection));
+        }
+        *anna.socket.room.lock().unwrap() += 100;
+        anna.connection.drain();
+    }
+    assert_eq!(anna.connection.closed(), None);
+    let told = anna.told();
+    // The reply, the events, and where it is; the large one is the last of its transaction only later.
+    let events = told.iter().filter(|frame| frame.contains("org:acme"));
+    assert!(events.count() >= 5, "{}", told.len());
+    assert!(told.iter().any(|frame| frame.contains("position")));
 }
 
 #[test]

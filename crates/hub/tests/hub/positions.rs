@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use rowcast_model::{Cursor, Epoch, HubOp};
+use rowcast_model::{Cursor, Epoch, HubOp, Lsn};
 use rowcast_wire::CloseCode;
 
 use crate::support::*;
@@ -161,11 +161,24 @@ fn a_new_epoch_is_told_to_everybody() {
         epoch: Epoch(2),
         reason: "slot_recreated".into(),
     }]));
+    // Said when there is a position to come back with.
+    hub.tell_position(&anna.connection);
+    assert_eq!(anna.told(), Vec::<String>::new());
+    let begin = |lsn| Cursor::after_commit(Epoch(2), Lsn(lsn));
+    hub.publish(batch(vec![HubOp::LogBegins {
+        floor: begin(7),
+        target: begin(9),
+    }]));
     let frames = anna.socket.frames();
     assert_eq!(frames.len(), 2);
     assert_eq!(frames[0]["type"], "resync");
     assert_eq!(frames[0]["reason"], "epoch_changed");
+    assert_eq!(frames[0]["cursor"], begin(7).to_string());
     assert_eq!(hub.position().epoch, Epoch(2));
+    let mut wanted = to("org:acme");
+    wanted.cursor = Some(begin(7));
+    let reply = hub.subscribe(&anna.connection, wanted).unwrap();
+    assert_eq!(reply.resync, None);
     let mut wanted = to("org:acme");
     wanted.cursor = Some(at(30, 0));
     let reply = hub.subscribe(&anna.connection, wanted).unwrap();

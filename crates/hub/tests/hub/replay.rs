@@ -204,7 +204,7 @@ fn a_slow_socket_holds_one_part_and_is_not_closed() {
         let work = anna.connection.work();
         assert!(hub.queued_bytes() < 1500);
         match (work.replay, work.writable) {
-            (true, _) => hub.replay(&anna.connection),
+            (true, _) => assert!(hub.replay(&anna.connection)),
             (false, true) => {
                 *anna.socket.room.lock().unwrap() += 97;
                 anna.connection.drain();

@@ -187,6 +187,15 @@ tree! {
         /// Most log that the server keeps for the past. At most half of `replication.wal_limit` and of
         /// `max_slot_wal_keep_size` is used.
         wal_bytes: ByteSize = ByteSize::mib(256);
+        /// Clients that were away for longer than the past reaches, but not longer than this, are told which
+        /// records changed, from `realtime_table_events`; at most 18 h are kept there. `0 s`: they fetch
+        /// anew. Needs `replication.visibility_barrier`.
+        invalidations: Span = Span::ms(12 * 3_600_000), env "ROWCAST_HISTORY_INVALIDATIONS";
+        /// Most memory for such answers; each organization may have a sixteenth.
+        invalidations_bytes: ByteSize = ByteSize::mib(64);
+        /// How often a place in the log is noted for that. Clients are told what changed since the last
+        /// one before their cursor.
+        invalidations_interval: Span = Span::ms(15_000);
     }
     /// Where clients connect.
     server: Server {
@@ -234,25 +243,34 @@ tree! {
     limits: Limits {
         /// Most open sockets of one organization, when its plan says nothing.
         connections_per_organization: u32 = 5_000, env "ROWCAST_WS_MAX_CONNECTIONS_PER_APP";
-        /// Most open sockets of the service.
+        /// Most open sockets of the service; fewer when it may not open so many files.
         connections: u32 = 100_000;
         /// Most sockets that have not said who they are.
         unauthenticated: u32 = 1_000;
-        /// Connections a second that one address may open in the long run; 0: no limit. This machine's own
-        /// address, where a proxy sits, is not counted. Behind a proxy elsewhere, leave this to the proxy.
+        /// Connections a second that one address may open in the long run; 0: no limit.
         connects_per_second: u32 = 500;
         /// Connections that one address may open at once.
         connects_burst: u32 = 10_000;
+        /// Addresses and networks of proxies, such as `10.0.0.0/8`: their connections are not counted by
+        /// address, as everybody comes from there.
+        proxies: Vec<String> = vec!["127.0.0.0/8".to_owned(), "::1".to_owned()];
         /// Time to say who one is.
         auth_timeout: Span = Span::ms(10_000);
         /// Largest message from a client.
         message_bytes: ByteSize = ByteSize::kib(64);
+        /// Most memory for messages of all clients that have not come whole; who would go beyond is closed
+        /// and comes back.
+        incoming_bytes: ByteSize = ByteSize::mib(64);
         /// Most memory for what one socket has not taken yet; beyond it is closed and comes back.
         outbox_bytes: ByteSize = ByteSize::mib(1);
         /// Most memory for what all sockets together have not taken yet.
         outboxes_bytes: ByteSize = ByteSize::mib(256);
         /// Most subscriptions of one socket.
         subscriptions: u32 = 100;
+        /// Most memory for the table lists and filters of one socket.
+        subscription_bytes: ByteSize = ByteSize::kib(256);
+        /// Most memory for the table lists and filters of all sockets together.
+        subscriptions_bytes: ByteSize = ByteSize::mib(64);
         /// How often a silent socket is asked whether it lives.
         ping_interval: Span = Span::ms(25_000);
         /// A socket that has said nothing for so long is closed.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rowcast_embedded::{Cluster, StopMode};
 use rowcast_model::{Lsn, SourceEvent, WalItem};
-use rowcast_source::{ConnInfo, SourceConfig};
+use rowcast_source::{ConnInfo, SourceConfig, SourceStatus};
 
 use crate::{
     harness::{DEADLINE, Stream, World, cluster, row, until},
@@ -36,6 +36,27 @@ async fn a_cut_stream_goes_on_and_does_not_repeat_what_was_acknowledged() {
     assert_eq!(source.restart().await, (epoch, None));
     assert_eq!(numbers(&source.transaction().await.0), [2]);
     assert_eq!(numbers(&source.transaction().await.0), [3]);
+}
+
+/// Nobody is told that the log flows before the start was taken in, and with it how far there is to come; and
+/// an idle server leaves nobody in doubt about that.
+#[tokio::test]
+async fn it_streams_when_the_start_was_taken_in() {
+    let world = World::new().await;
+    let mut source = world.started().await;
+    for _ in 0..2 {
+        let streams =
+            |source: &Stream| matches!(*source.status.borrow(), SourceStatus::Streaming { .. });
+        assert!(!streams(&source));
+        let written = source.source.written();
+        let begin = Instant::now();
+        while !matches!(source.next().await, SourceEvent::Idle { lsn } if lsn >= written) {}
+        assert!(streams(&source));
+        // A heartbeat against silence would come after three.
+        assert!(begin.elapsed() < Duration::from_millis(2500));
+        world.terminate().await;
+        source.restart().await;
+    }
 }
 
 #[tokio::test]

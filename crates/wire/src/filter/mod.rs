@@ -95,6 +95,18 @@ pub enum Literal {
     Bool(bool),
 }
 
+/// What an allocation costs beside its bytes, roughly.
+pub(crate) const ALLOCATION: usize = 32;
+
+impl Literal {
+    fn cost(&self) -> usize {
+        match self {
+            Literal::Number(text) | Literal::Text(text) => text.len() + ALLOCATION,
+            Literal::Bool(_) => 0,
+        }
+    }
+}
+
 impl Filter {
     /// Reads a filter from its JSON text.
     ///
@@ -113,6 +125,27 @@ impl Filter {
             Filter::Not(inner) => inner.each_column(visit),
             Filter::Column { column, .. } => visit(column),
         }
+    }
+
+    /// Bytes that the filter takes in memory, roughly.
+    pub fn cost(&self) -> usize {
+        let within = match self {
+            Filter::And(parts) | Filter::Or(parts) => parts.iter().map(Filter::cost).sum(),
+            Filter::Not(inner) => inner.cost(),
+            Filter::Column { column, test } => {
+                let values = match test {
+                    Test::Compare(_, literal) => literal.cost(),
+                    Test::In(literals) => literals
+                        .iter()
+                        .map(|literal| size_of::<Literal>() + literal.cost())
+                        .sum(),
+                    Test::Like(pattern) => pattern.len() + ALLOCATION,
+                    Test::Is(_) => 0,
+                };
+                column.len() + ALLOCATION + values
+            }
+        };
+        size_of::<Filter>() + within
     }
 
     /// A condition `column = value` without which the filter cannot hold, if there is one: what a

@@ -34,6 +34,10 @@ pub fn frame(frame: &Value, paint: Paint) -> Option<String> {
                 text("cursor")
             ),
         )),
+        "recovered" => Some(paint.paint(
+            Colour::Grey,
+            format!("from here on {} is told row by row", text("channel")),
+        )),
         kind @ ("unsubscribed" | "resync") => Some(paint.paint(
             Colour::Yellow,
             format!("{kind} {}: {}", text("channel"), text("reason")),
