@@ -4,6 +4,7 @@ mod bare;
 mod database;
 mod fanout;
 mod latency;
+mod masks;
 mod memory;
 mod ours;
 mod process;
@@ -27,7 +28,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 struct Arguments {
     #[command(subcommand)]
     command: Option<Inner>,
-    /// Which of: writes, fanout, latency, memory, stalled, reader; all when none is named.
+    /// Which of: writes, fanout, masks, latency, memory, stalled, reader; all when none is named.
     only: Vec<String>,
     /// Counted runs of each.
     #[arg(long, default_value_t = 3)]
@@ -84,6 +85,9 @@ async fn all(arguments: &Arguments) -> Result<()> {
             "fanout",
             fanout::run(rounds, 4.0, &arguments.shape).await?,
         )?;
+    }
+    if wanted("masks") {
+        finish(arguments, "masks", masks::run(rounds, 3.0).await?)?;
     }
     if wanted("latency") {
         finish(

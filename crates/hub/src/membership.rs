@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use crate::{
     Auth, Connection, HubError, Identity,
+    rules::COLUMN_HIDDEN,
     stage::Stage,
     state::{Conn, State},
 };
@@ -157,6 +158,7 @@ impl State {
         };
         let grant = self.grant(&conn.about.identity, organization);
         let ids = conn.about.subs.clone();
+        self.listeners_version += 1;
         let mut changed = news;
         for id in ids {
             let Some(sub) = self.subs.get_mut(id as usize) else {
@@ -165,19 +167,23 @@ impl State {
             if sub.organization() != Some(organization) {
                 continue;
             }
-            match &grant {
+            let ends = match &grant {
                 Some(grant) => {
                     changed |= sub.grant != *grant;
                     sub.grant = grant.clone();
+                    let sub = self.subs.get(id as usize);
+                    let hidden = sub.is_some_and(|sub| self.filters_hidden(sub));
+                    hidden.then_some(COLUMN_HIDDEN)
                 }
-                None => {
-                    changed = true;
-                    let channel = sub.channel.to_string();
-                    self.remove_sub(id);
-                    if let Some(conn) = self.conns.get_mut(slot as usize) {
-                        tell(conn, server::unsubscribed(None, &channel, Some(REMOVED)));
-                    }
-                }
+                None => Some(REMOVED),
+            };
+            if let Some(reason) = ends
+                && let Some(sub) = self.remove_sub(id)
+                && let Some(conn) = self.conns.get_mut(slot as usize)
+            {
+                changed = true;
+                let channel = sub.channel.to_string();
+                tell(conn, server::unsubscribed(None, &channel, Some(reason)));
             }
         }
         if changed && let Some(conn) = self.conns.get_mut(slot as usize) {

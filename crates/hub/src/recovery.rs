@@ -8,7 +8,7 @@
 
 use std::{cmp::Ordering, collections::VecDeque, sync::Arc, time::Duration};
 
-use rowcast_model::{Channel, Cursor, Lsn, OrgId, Recovery, RecoveryWanted, RoutedEvent};
+use rowcast_model::{Channel, Cursor, Lsn, OrgId, Recovery, RecoveryWanted, RoutedEvent, View};
 use rowcast_wire::server;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
@@ -384,7 +384,8 @@ impl State {
             });
             if let Some(class) = class.and_then(|class| self.classes.get(class)) {
                 turn.told += 1;
-                class.past_event(&event, &mut turn.out);
+                // It says nothing of a row that could be masked.
+                class.past_event(&event, View::PLAIN, &mut turn.out);
             }
         }
         let frame = server::recovered(&sub.channel.to_string(), &floor);

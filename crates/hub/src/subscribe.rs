@@ -31,7 +31,7 @@ impl State {
         let conn = self.conn(connection).ok_or(HubError::Closed)?;
         let count = conn.about.subs.len();
         let grant = self.admit(&identity, &wanted.channel)?;
-        let tables = self.tables_of(&wanted)?;
+        let tables = self.tables_of(&wanted, &grant)?;
         let before = self
             .conns
             .get(connection.slot as usize)
@@ -147,7 +147,11 @@ impl State {
     }
 
     /// The table list, checked; that of a `tenant:` channel is its table.
-    fn tables_of(&self, wanted: &Subscription) -> Result<Option<Vec<TableSelection>>, HubError> {
+    fn tables_of(
+        &self,
+        wanted: &Subscription,
+        grant: &Grant,
+    ) -> Result<Option<Vec<TableSelection>>, HubError> {
         let mut tables = wanted.tables.clone();
         if let Channel::Tenant(_, table) = &wanted.channel {
             let of_channel = TableSelection {
@@ -162,28 +166,7 @@ impl State {
             }
         }
         for selection in tables.iter().flatten() {
-            let lacks = |column: &str| {
-                self.lacks_column(selection.schema.as_deref(), &selection.table, column)
-            };
-            let mut unknown = selection
-                .columns
-                .iter()
-                .flat_map(|columns| columns.iter())
-                .find(|column| lacks(column))
-                .map(|column| column.to_string());
-            if let Some(filter) = &selection.filter {
-                filter.each_column(&mut |column| {
-                    if unknown.is_none() && lacks(column) {
-                        unknown = Some(column.to_owned());
-                    }
-                });
-            }
-            if let Some(column) = unknown {
-                return Err(HubError::UnknownColumn {
-                    table: selection.table.to_string(),
-                    column,
-                });
-            }
+            self.check_columns(selection, &grant.roles)?;
         }
         Ok(tables)
     }
@@ -305,6 +288,7 @@ impl State {
 
     /// Puts a subscription into the indexes: from here on it gets what comes.
     pub(crate) fn list(&mut self, id: SubId) {
+        self.listeners_version += 1;
         let Some(sub) = self.subs.get(id as usize) else {
             return;
         };

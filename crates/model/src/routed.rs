@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Cursor, Epoch, JsonRow, Lsn, OrgId, Role, Timestamp, UserId};
+use crate::{Cursor, Epoch, JsonRow, Lsn, Masked, Masks, OrgId, Role, Timestamp, UserId};
 
 /// Version of the messages in this module; raised with every incompatible change.
 pub const ROUTED_VERSION: u16 = 1;
@@ -63,6 +63,18 @@ pub struct Audience {
     pub required_roles: Arc<[Role]>,
     /// Only this user.
     pub user: Option<UserId>,
+    /// Which columns are masked, and for whom; `None` where none is.
+    #[serde(default)]
+    pub masked: Option<Arc<Masked>>,
+}
+
+/// What of a table may be seen at all, and what in part only.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// Only these columns; `None`: all.
+    pub columns: Option<Arc<[Arc<str>]>>,
+    /// Masks, if there are any.
+    pub masks: Option<Arc<Masks>>,
 }
 
 /// What the event says.
@@ -147,6 +159,15 @@ pub enum HubOp {
     ApiKey(KeyChange),
     /// All API keys are void.
     ApiKeysCleared,
+    /// The rule of a table is another one from here on, or there is none any more.
+    Rule {
+        /// The table.
+        table: Arc<TableName>,
+        /// What is shown of it; `None`: it is not tracked any more.
+        now: Option<Shown>,
+    },
+    /// All rules are void.
+    RulesCleared,
     /// Everything up to here was handed on, and nothing was in it.
     Position(Cursor),
     /// The reader begins, or begins again, to read the log.
