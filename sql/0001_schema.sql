@@ -30,6 +30,8 @@ CREATE TABLE IF NOT EXISTS rowcast.tables (
     key_columns         text[] NOT NULL DEFAULT '{}',
     published           boolean NOT NULL DEFAULT false,
     created_at          timestamptz NOT NULL DEFAULT now(),
+    -- When this rule came into force, in microseconds since 1970; see rowcast.check_rule().
+    changed_us          bigint,
     UNIQUE (schema_name, table_name) DEFERRABLE INITIALLY DEFERRED,
     CHECK ((organization_column IS NULL) <> (organization_path IS NULL)),
     CHECK (storage IN ('table', 'log')),

@@ -27,6 +27,7 @@ BEGIN
             operation       text,
             user_id         text,
             row_count       bigint,
+            changed         text[],
             bucket          smallint NOT NULL
                 DEFAULT (floor(date_part('epoch', clock_timestamp()) / 10800)::bigint % 8)::smallint
         ) PARTITION BY LIST (bucket);

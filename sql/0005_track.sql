@@ -240,6 +240,123 @@ BEGIN
     END IF;
 END $$;
 
+-- The mask of a rule, checked; says what is wrong and what mends it.
+CREATE OR REPLACE FUNCTION rowcast.check_mask(rule rowcast.tables) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    example CONSTANT text := 'Write it as {"email": {"type": "email", "show": {"roles": ["admin"], "or": "owner"}}}.';
+    bad  record;
+    word text;
+BEGIN
+    IF rule.mask IS NULL THEN
+        RETURN;
+    END IF;
+    IF jsonb_typeof(rule.mask) <> 'object' THEN
+        RAISE EXCEPTION 'mask is not an object' USING ERRCODE = 'invalid_parameter_value', HINT = example;
+    END IF;
+    PERFORM rowcast.check_columns(rule.relid, 'mask', ARRAY(SELECT jsonb_object_keys(rule.mask)));
+    IF (SELECT count(*) FROM jsonb_object_keys(rule.mask)) > 64 THEN
+        RAISE EXCEPTION 'mask names more than 64 columns' USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'Hide columns with columns => ... instead.';
+    END IF;
+    FOR bad IN SELECT m.key AS name, m.value AS given, m.value -> 'show' AS show FROM jsonb_each(rule.mask) m ORDER BY m.key LOOP
+        IF jsonb_typeof(bad.given) <> 'object' OR coalesce(bad.given ->> 'type', '') NOT IN ('email', 'phone', 'ssn', 'creditCard', 'name', 'redact') THEN
+            RAISE EXCEPTION 'the mask of "%" has no known type', bad.name USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'Use one of: email, phone, ssn, creditCard, name, redact. ' || example;
+        END IF;
+        SELECT k INTO word FROM jsonb_object_keys(bad.given) k WHERE k NOT IN ('type', 'show');
+        IF FOUND THEN
+            RAISE EXCEPTION 'the mask of "%" has a field "%"', bad.name, word USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'It has type and show. ' || example;
+        END IF;
+        IF bad.name = ANY (rule.key_columns) THEN
+            RAISE EXCEPTION 'the mask of "%" would hide a part of the key, which record ids show', bad.name USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'Take it out of mask, and give the table a key that need not be hidden.';
+        END IF;
+        CONTINUE WHEN NOT bad.given ? 'show';
+        IF jsonb_typeof(bad.show) <> 'object' THEN
+            RAISE EXCEPTION 'show in the mask of "%" is not an object', bad.name USING ERRCODE = 'invalid_parameter_value', HINT = example;
+        END IF;
+        SELECT k INTO word FROM jsonb_object_keys(bad.show) k WHERE k NOT IN ('roles', 'or');
+        IF FOUND THEN
+            RAISE EXCEPTION 'show in the mask of "%" has a field "%"', bad.name, word USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'It has roles and or. ' || example;
+        END IF;
+        IF bad.show ? 'roles' AND (jsonb_typeof(bad.show -> 'roles') <> 'array'
+                OR EXISTS (SELECT FROM jsonb_array_elements(bad.show -> 'roles') r WHERE jsonb_typeof(r) <> 'string' OR r = '""')) THEN
+            RAISE EXCEPTION 'show.roles in the mask of "%" is not a list of roles', bad.name USING ERRCODE = 'invalid_parameter_value', HINT = example;
+        END IF;
+        IF bad.show ? 'or' AND bad.show -> 'or' IS DISTINCT FROM '"owner"' THEN
+            RAISE EXCEPTION 'show.or in the mask of "%" is %', bad.name, bad.show -> 'or' USING ERRCODE = 'invalid_parameter_value',
+                HINT = 'It can only be "owner". ' || example;
+        END IF;
+        IF bad.show ? 'or' AND rule.owner_column IS NULL THEN
+            RAISE EXCEPTION 'the mask of "%" is open to the owner, but there is no owner_column', bad.name
+                USING ERRCODE = 'invalid_parameter_value', HINT = 'Add owner_column => ''...''.';
+        END IF;
+    END LOOP;
+END $$;
+
+-- Checks a rule before it is written, whoever writes it, and notes when it comes into force. The lock lets
+-- nobody write to the table until then: what was committed before belongs to the former rule, what is
+-- committed afterwards to this one.
+CREATE OR REPLACE FUNCTION rowcast.check_rule() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    bad text;
+    own CONSTANT text[] := '{relid,schema_name,table_name,key_columns,published,created_at,changed_us}';
+BEGIN
+    -- Of a table that is not here (yet) a restore knows better.
+    IF NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = NEW.relid AND (c.relname = NEW.table_name OR TG_OP = 'UPDATE')) THEN
+        RETURN NEW;
+    END IF;
+    NEW.operations := ARRAY(SELECT upper(o) FROM unnest(NEW.operations) o);
+    SELECT o INTO bad FROM unnest(NEW.operations) o WHERE o IS NULL OR o NOT IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE');
+    IF FOUND OR cardinality(NEW.operations) = 0 THEN
+        RAISE EXCEPTION 'operations names %, which is none', coalesce(quote_literal(bad), 'nothing')
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Use some of: INSERT, UPDATE, DELETE, TRUNCATE.';
+    END IF;
+    NEW.operations := ARRAY(SELECT o FROM unnest('{INSERT,UPDATE,DELETE,TRUNCATE}'::text[]) WITH ORDINALITY u(o, n) WHERE o = ANY (NEW.operations) ORDER BY n);
+    PERFORM rowcast.check_columns(NEW.relid, 'columns', NEW.columns);
+    IF cardinality(NEW.columns) = 0 THEN
+        RAISE EXCEPTION 'columns is empty' USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'Leave it out for all columns, or say rows => false for events without values.';
+    END IF;
+    PERFORM rowcast.check_columns(NEW.relid, 'user_column', ARRAY[NEW.user_column]) WHERE NEW.user_column IS NOT NULL;
+    PERFORM rowcast.check_columns(NEW.relid, 'owner_column', ARRAY[NEW.owner_column]) WHERE NEW.owner_column IS NOT NULL;
+    IF array_position(NEW.required_roles, NULL) IS NOT NULL OR '' = ANY (NEW.required_roles) THEN
+        RAISE EXCEPTION 'required_roles holds an empty role' USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'Name the roles of which one is needed, or leave it empty for every member.';
+    END IF;
+    PERFORM rowcast.check_mask(NEW);
+    IF TG_OP = 'INSERT' OR to_jsonb(NEW) - own IS DISTINCT FROM to_jsonb(OLD) - own THEN
+        EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', NEW.relid::regclass);
+        NEW.changed_us := floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
+    ELSE
+        NEW.changed_us := OLD.changed_us;
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE OR REPLACE TRIGGER check_rule BEFORE INSERT OR UPDATE OF organization_column, organization_path, operations, columns, required_roles,
+    user_column, owner_column, mask, rows, visibility, storage, strict, max_rows ON rowcast.tables
+    FOR EACH ROW EXECUTE FUNCTION rowcast.check_rule();
+
+-- A rule that was changed by hand is put up like one that came by rowcast.track().
+CREATE OR REPLACE FUNCTION rowcast.follow_rule() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM rowcast.take_turn();
+    PERFORM rowcast.install(NEW.relid);
+    PERFORM rowcast.install_parents();
+    PERFORM rowcast.sync_publication();
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER follow_rule AFTER UPDATE OF organization_column, organization_path, operations, columns, required_roles,
+    user_column, owner_column, mask, rows, visibility, storage, strict, max_rows ON rowcast.tables
+    FOR EACH ROW WHEN (OLD.changed_us IS DISTINCT FROM NEW.changed_us) EXECUTE FUNCTION rowcast.follow_rule();
+
 CREATE OR REPLACE FUNCTION rowcast.track(
     table_name          regclass,
     organization_column text    DEFAULT NULL,
@@ -263,8 +380,6 @@ DECLARE
     plan   jsonb;
     keys   text[] := rowcast.key_columns(table_name);
     usable boolean := rowcast.replica_identity_usable(table_name);
-    ops    text[];
-    bad    text;
 BEGIN
     PERFORM rowcast.take_turn();
     SELECT c.oid, c.relname, n.nspname, c.relkind, c.relpersistence, c.relispartition INTO class
@@ -320,42 +435,7 @@ BEGIN
         organization_path := rowcast.path_text(table_name, plan);
     END IF;
 
-    -- The other options.
-    ops := ARRAY(SELECT upper(o) FROM unnest(operations) o);
-    SELECT o INTO bad FROM unnest(ops) o WHERE o IS NULL OR o NOT IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE');
-    IF FOUND OR cardinality(ops) = 0 THEN
-        RAISE EXCEPTION 'operations names %, which is none', coalesce(quote_literal(bad), 'nothing')
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Use some of: INSERT, UPDATE, DELETE, TRUNCATE.';
-    END IF;
-    ops := ARRAY(SELECT o FROM unnest('{INSERT,UPDATE,DELETE,TRUNCATE}'::text[]) WITH ORDINALITY u(o, n) WHERE o = ANY (ops) ORDER BY n);
-    PERFORM rowcast.check_columns(table_name, 'columns', columns);
-    IF cardinality(columns) = 0 THEN
-        RAISE EXCEPTION 'columns is empty' USING ERRCODE = 'invalid_parameter_value',
-            HINT = 'Leave it out for all columns, or say rows => false for events without values.';
-    END IF;
-    PERFORM rowcast.check_columns(table_name, 'user_column', ARRAY[user_column]) WHERE user_column IS NOT NULL;
-    PERFORM rowcast.check_columns(table_name, 'owner_column', ARRAY[owner_column]) WHERE owner_column IS NOT NULL;
-    IF array_position(required_roles, NULL) IS NOT NULL OR '' = ANY (required_roles) THEN
-        RAISE EXCEPTION 'required_roles holds an empty role' USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    IF mask IS NOT NULL THEN
-        IF jsonb_typeof(mask) <> 'object' THEN
-            RAISE EXCEPTION 'mask is not an object' USING ERRCODE = 'invalid_parameter_value',
-                HINT = 'Write it as {"email": {"type": "email", "show": {"roles": ["admin"], "or": "owner"}}}.';
-        END IF;
-        PERFORM rowcast.check_columns(table_name, 'mask', ARRAY(SELECT jsonb_object_keys(mask)));
-        SELECT m.key INTO bad FROM jsonb_each(mask) m WHERE jsonb_typeof(m.value) <> 'object'
-            OR coalesce(m.value ->> 'type', '') NOT IN ('email', 'phone', 'ssn', 'creditCard', 'name', 'redact');
-        IF FOUND THEN
-            RAISE EXCEPTION 'the mask of "%" has no known type', bad USING ERRCODE = 'invalid_parameter_value',
-                HINT = 'Use one of: email, phone, ssn, creditCard, name, redact.';
-        END IF;
-        SELECT m.key INTO bad FROM jsonb_each(mask) m WHERE m.value -> 'show' ->> 'or' = 'owner' AND owner_column IS NULL;
-        IF FOUND THEN
-            RAISE EXCEPTION 'the mask of "%" is open to the owner, but there is no owner_column', bad
-                USING ERRCODE = 'invalid_parameter_value', HINT = 'Add owner_column => ''...''.';
-        END IF;
-    END IF;
+    -- The other options; what stands in the row is checked when it is written.
     IF coalesce(visibility, '') NOT IN ('organization', 'policies', 'everyone') THEN
         RAISE EXCEPTION 'visibility is %', quote_nullable(visibility) USING ERRCODE = 'invalid_parameter_value', HINT = 'Use organization.';
     ELSIF visibility = 'everyone' THEN
@@ -385,7 +465,7 @@ BEGIN
     WHERE c.oid = t.relid AND (t.schema_name, t.table_name) <> (n.nspname, c.relname);
     INSERT INTO rowcast.tables AS t (relid, schema_name, table_name, organization_column, organization_path, operations,
         columns, required_roles, user_column, owner_column, mask, rows, visibility, storage, strict, max_rows, key_columns, published)
-    VALUES (class.oid, class.nspname, class.relname, organization_column, organization_path, ops,
+    VALUES (class.oid, class.nspname, class.relname, organization_column, organization_path, operations,
         columns, coalesce(required_roles, '{}'), user_column, owner_column, mask, coalesce(rows, true), visibility, storage, coalesce(strict, false),
         max_rows, keys, coalesce(rows, true) AND usable AND cardinality(keys) > 0)
     ON CONFLICT (relid) DO UPDATE SET (schema_name, table_name, organization_column, organization_path, operations,

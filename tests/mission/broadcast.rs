@@ -148,6 +148,66 @@ async fn q13_q16_targets_over_http() {
     assert_eq!((empty.status, empty.code()), (400, "invalid_field"));
 }
 
+/// Q17 over HTTP: each sees what the configuration of the message shows him, live and when he comes back.
+#[tokio::test]
+async fn q17_masks_over_http() {
+    let world = with("", &[]).await;
+    let mut clients = Vec::new();
+    let people = [("anna", "member"), ("bert", "hr"), ("carl", "admin")];
+    for (user, role) in people {
+        clients.push(world.member_with_role(user, "org_1", role).await);
+    }
+    let reply = clients[0].ask(subscribe("org:org_1", json!({}))).await;
+    let before = reply.text_of("cursor").to_owned();
+    let body = json!({ "type": "insert", "table": "employees", "organizationId": "org_1", "ownerId": "dora",
+        "new": { "id": 7, "ssn": "123-45-6789", "salary": 5000, "email": "john@example.com" },
+        "maskingConfig": {
+            "ssn": { "type": "ssn", "show": { "roles": ["admin", "hr"] } },
+            "salary": { "type": "redact", "show": { "roles": ["admin"] } },
+            "email": { "type": "email", "show": { "roles": ["admin"], "or": "owner" } },
+        } });
+    let mut owner = world.member("dora", "org_1").await;
+    let answer = say(&world, &body).await;
+    assert_eq!(
+        (answer.status, &answer.json["sockets"]),
+        (200, &json!(4)),
+        "{}",
+        answer.json
+    );
+    let mut seen = Vec::new();
+    for client in clients.iter_mut().chain([&mut owner]) {
+        let events = world.events_so_far(client, "org_1").await;
+        let [event] = &events[..] else {
+            panic!("{events:#?}");
+        };
+        let row = event.json["new"].clone();
+        seen.push(["ssn", "salary", "email"].map(|name| row[name] == body["new"][name]));
+    }
+    let (yes, no) = (true, false);
+    assert_eq!(
+        seen,
+        [[no, no, no], [yes, no, no], [yes, yes, yes], [no, no, yes]]
+    );
+    let mut back = world.login("anna", "org_1").await;
+    back.ask(subscribe("org:org_1", json!({ "cursor": before })))
+        .await;
+    back.until("the row", |frame| frame.table() == "employees")
+        .await;
+    for plain in ["123-45", "5000", "john@"] {
+        assert!(
+            !back.seen.iter().any(|frame| frame.text.contains(plain)),
+            "{plain}"
+        );
+        assert!(
+            !clients[0]
+                .seen
+                .iter()
+                .any(|frame| frame.text.contains(plain)),
+            "{plain}"
+        );
+    }
+}
+
 /// Q27: without ACCESS_TOKEN the route is off and says what to set; with one, nobody else gets in. The token
 /// may come from a file.
 #[tokio::test]

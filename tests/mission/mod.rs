@@ -2,8 +2,10 @@
 
 mod broadcast;
 mod channels;
+mod masks;
 mod protocol;
 mod sending;
 mod shapes;
 mod table_events;
 mod tracking;
+mod who_sees_what;

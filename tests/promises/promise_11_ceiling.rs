@@ -148,6 +148,8 @@ async fn promise_11_memory_stays_below_the_ceiling_when_all_come_back_at_once() 
         ("ROWCAST__LIMITS__CONNECTIONS", &*most),
         ("ROWCAST__LIMITS__UNAUTHENTICATED", &most),
         ("ROWCAST__LIMITS__CONNECTIONS_PER_ORGANIZATION", &most),
+        // Who only counts bytes answers no ping.
+        ("ROWCAST__LIMITS__SILENCE", "10m"),
     ];
     let world = World::in_cluster(&cluster, TRACK, &[&SMALL[..], &places].concat()).await;
     let mut first = world.member("u1", "org_1").await;
@@ -155,8 +157,9 @@ async fn promise_11_memory_stays_below_the_ceiling_when_all_come_back_at_once() 
         .exec("INSERT INTO orders VALUES (1, 'org_1', 1)")
         .await;
     let cursor = first.event("orders").await.text_of("cursor").to_owned();
-    // The past: 2 MB.
-    for turn in 0..20 {
+    // The past: 2 MB for each, and less for each when there are thousands.
+    let turns = if sockets > 2000 { 5 } else { 20 };
+    for turn in 0..turns {
         world
             .exec(&format!(
                 "INSERT INTO materials SELECT '{turn} ' || n, 'org_1', repeat('x', 1000) FROM generate_series(1, 100) n"
@@ -188,7 +191,7 @@ async fn promise_11_memory_stays_below_the_ceiling_when_all_come_back_at_once() 
     let mut bytes = 0;
     while let Some(read) = readers.join_next().await {
         let read = read.unwrap().unwrap_or_else(|why| panic!("{why}"));
-        assert!(read > 2_000_000, "{read} bytes");
+        assert!(read > turns * 100_000, "{read} bytes");
         bytes += read;
     }
     eprintln!(

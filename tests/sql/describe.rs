@@ -122,7 +122,7 @@ async fn what_cannot_work_is_refused_with_a_reason() {
             "no known type",
         ),
         (
-            "'projects', mask => '{\"id\":{\"type\":\"name\",\"show\":{\"or\":\"owner\"}}}'",
+            "'projects', mask => '{\"organization_id\":{\"type\":\"name\",\"show\":{\"or\":\"owner\"}}}'",
             "22023",
             "no owner_column",
         ),

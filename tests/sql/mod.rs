@@ -3,6 +3,7 @@
 
 mod describe;
 mod paths;
+mod rules;
 mod tell;
 mod upkeep;
 

@@ -48,6 +48,9 @@ pub struct Load {
     /// How long to write.
     #[arg(long)]
     pub seconds: f64,
+    /// Rows with six more columns, which the sockets see in so many ways; with 0 there are no masks.
+    #[arg(long)]
+    pub classes: Option<usize>,
 }
 
 impl Load {
@@ -66,9 +69,11 @@ impl Load {
 
 /// What one side of a run reached.
 #[derive(Clone, Copy, Debug)]
-struct Reached {
-    frames_per_second: f64,
-    frames_per_cpu_second: f64,
+pub struct Reached {
+    /// Frames that all sockets together were written in a second.
+    pub frames_per_second: f64,
+    /// The same for each second of CPU that the process used.
+    pub frames_per_cpu_second: f64,
 }
 
 /// Measures the four shapes, or those with `shape` in their name, `rounds` times each.
@@ -92,8 +97,9 @@ pub async fn run(rounds: usize, seconds: f64, shape: &str) -> Result<Vec<Figure>
                 sockets: 1000,
                 channels,
                 burst,
-                burst_bytes: ours::burst_bytes(burst),
+                burst_bytes: ours::burst_bytes(burst, None),
                 seconds,
+                classes: None,
             };
             // Alternate who goes first, so that a drift favours nobody.
             let (ours, bare) = if round % 2 == 0 {
@@ -110,7 +116,7 @@ pub async fn run(rounds: usize, seconds: f64, shape: &str) -> Result<Vec<Figure>
             "1000 sockets on {channels} channel(s), rows of {PAYLOAD_BYTES} bytes in frames of {}, {burst} frame(s) a \
              send, server process (gateway and hub, real sockets) pinned to one core, a reader that looks at all sockets every 5 ms on the other; reference: \
              a loop that writes the same bytes to plain sockets",
-            ours::burst_bytes(burst) / burst
+            ours::burst_bytes(burst, None) / burst
         );
         figures.push(Figure::of(
             name,
@@ -131,8 +137,10 @@ pub async fn run(rounds: usize, seconds: f64, shape: &str) -> Result<Vec<Figure>
     Ok(figures)
 }
 
-async fn side(load: Load) -> Result<Reached> {
+/// Runs one side in a process of its own and reads what it writes.
+pub async fn side(load: Load) -> Result<Reached> {
     let me: PathBuf = std::env::current_exe()?;
+    let classes = load.classes.map(|classes| format!("--classes={classes}"));
     let mut child = process::pinned(0, &me)
         .arg("fanout-server")
         .args(["--side", &load.side, "--sockets", &load.sockets.to_string()])
@@ -148,6 +156,7 @@ async fn side(load: Load) -> Result<Reached> {
             "--seconds",
             &load.seconds.to_string(),
         ])
+        .args(classes)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()?;

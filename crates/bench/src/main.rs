@@ -5,6 +5,7 @@ mod broadcast;
 mod database;
 mod fanout;
 mod latency;
+mod masks;
 mod memory;
 mod ours;
 mod process;
@@ -28,7 +29,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 struct Arguments {
     #[command(subcommand)]
     command: Option<Inner>,
-    /// Which of: writes, fanout, latency, memory, stalled, reader, broadcast; all when none is named.
+    /// Which of: writes, fanout, masks, latency, memory, stalled, reader, broadcast; all when none is named.
     only: Vec<String>,
     /// Counted runs of each.
     #[arg(long, default_value_t = 3)]
@@ -85,6 +86,9 @@ async fn all(arguments: &Arguments) -> Result<()> {
             "fanout",
             fanout::run(rounds, 4.0, &arguments.shape).await?,
         )?;
+    }
+    if wanted("masks") {
+        finish(arguments, "masks", masks::run(rounds, 3.0).await?)?;
     }
     if wanted("latency") {
         finish(

@@ -18,7 +18,8 @@ use rowcast_gateway::{
 use rowcast_hub::{Hub, HubLimits};
 use rowcast_model::{
     Audience, Batch, Body, ColumnMeta, Cursor, Epoch, HubOp, JsonRow, JsonRowBuilder, Kind, Lsn,
-    MembershipChange, Operation, OrgId, RoutedEvent, TableName, Timestamp, Topic,
+    Mask, MaskKind, Masked, Masks, MembershipChange, Operation, OrgId, RoutedEvent, TableName,
+    Timestamp, Topic, View,
 };
 use rowcast_wire::{EventClass, Forms, encode_event};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -33,20 +34,51 @@ const FIRST_LSN: u64 = 0x1000_0000;
 /// Publishing waits while more than this waits for all sockets together.
 const MOST_QUEUED: usize = 4 << 20;
 
-fn row() -> JsonRow {
-    let columns: Arc<[ColumnMeta]> = [("id", Kind::Number), ("title", Kind::Text)]
-        .map(|(name, kind)| ColumnMeta::new(name.into(), kind))
-        .into();
+/// Columns with a mask, in rows that have them. A mask of this kind keeps the length of a value, so that all
+/// frames have one length.
+const MASKED: [&str; 6] = ["m0", "m1", "m2", "m3", "m4", "m5"];
+const MASKED_VALUE: &[u8] = b"\"abcdefgh\"";
+
+fn row(more: &[&str]) -> JsonRow {
+    let names = ["id", "title"].iter().chain(more);
+    let columns: Arc<[ColumnMeta]> = names
+        .map(|name| match *name {
+            "id" => ColumnMeta::new("id".into(), Kind::Number),
+            name => ColumnMeta::new(name.into(), Kind::Text),
+        })
+        .collect();
     let mut buffer = BytesMut::new();
     let mut row = JsonRowBuilder::new(columns, &mut buffer);
-    let around = r#"{"id":1000000,"title":""}"#.len();
+    let column = |name: &&str| r#","":"#.len() + name.len() + MASKED_VALUE.len();
+    let around = r#"{"id":1000000,"title":""}"#.len() + more.iter().map(column).sum::<usize>();
     row.column(|out| out.extend_from_slice(b"1000000"));
     row.column(|out| {
         out.extend_from_slice(b"\"");
         out.extend_from_slice(&vec![b'x'; PAYLOAD_BYTES - around]);
         out.extend_from_slice(b"\"");
     });
+    for _ in more {
+        row.column(|out| out.extend_from_slice(MASKED_VALUE));
+    }
     row.finish()
+}
+
+fn role(class: usize) -> String {
+    format!("role_{class:02}")
+}
+
+/// Masks that so many roles see in as many ways: by the digits of the role's number.
+fn masks(classes: usize) -> Masks {
+    let masks = MASKED.iter().enumerate().map(|(i, column)| Mask {
+        column: (*column).into(),
+        kind: MaskKind::Name,
+        roles: (0..classes)
+            .filter(|class| class & 1 << i != 0)
+            .map(|class| role(class).into())
+            .collect(),
+        owner: false,
+    });
+    Masks::new(masks.collect()).unwrap_or_else(|| unreachable!("six masks"))
 }
 
 struct Events {
@@ -56,21 +88,30 @@ struct Events {
     organizations: Vec<OrgId>,
     record_id: Arc<str>,
     unchanged: Arc<[Arc<str>]>,
+    masked: Option<Arc<Masked>>,
     lsn: u64,
 }
 
 impl Events {
-    fn new(channels: usize) -> Events {
+    fn new(channels: usize, classes: Option<usize>) -> Events {
         let table = Arc::new(TableName {
             schema: "public".into(),
             name: "tasks".into(),
         });
         Events {
-            row: row(),
+            row: row(if classes.is_some() { &MASKED } else { &[] }),
             table,
             organizations: (0..channels).map(|i| organization(i).into()).collect(),
             record_id: "1000000".into(),
             unchanged: Arc::new([]),
+            masked: classes.filter(|classes| *classes > 0).map(|classes| {
+                Arc::new(Masked {
+                    masks: Arc::new(masks(classes)),
+                    owner: None,
+                    old_owner: None,
+                    only: None,
+                })
+            }),
             lsn: FIRST_LSN,
         }
     }
@@ -84,7 +125,10 @@ impl Events {
             },
             commit_time: Timestamp(1_700_000_000_000_000),
             topic: Topic::Org(self.organizations[channel].clone()),
-            audience: Audience::default(),
+            audience: Audience {
+                masked: self.masked.clone(),
+                ..Audience::default()
+            },
             table: self.table.clone(),
             op: Operation::Insert,
             record_id: Some(self.record_id.clone()),
@@ -124,14 +168,15 @@ pub fn organization(channel: usize) -> String {
 }
 
 /// Bytes of the frames of a burst, all together, as every subscriber gets them.
-pub fn burst_bytes(burst: usize) -> usize {
-    let mut events = Events::new(1);
+pub fn burst_bytes(burst: usize, classes: Option<usize>) -> usize {
+    let mut events = Events::new(1, classes);
     let (organization, channel) = (organization(0), format!("org:{}", organization(0)));
     let class = EventClass {
         channel: &channel,
         organization: &organization,
         forms: Forms::default(),
         columns: None,
+        view: View::PLAIN,
         mark_last: true,
     };
     let ops = events.batch(0, burst).ops;
@@ -186,7 +231,8 @@ pub async fn run(load: Load) -> Result<()> {
     ops.extend((0..load.sockets).map(|i| {
         let user = format!("user_{i}");
         let organization = organization(i % load.channels);
-        let now = Some((user.as_str().into(), organization.into(), None));
+        let class = load.classes.map(|classes| role(i % classes.max(1)).into());
+        let now = Some((user.as_str().into(), organization.into(), class));
         HubOp::Membership(MembershipChange {
             key: user.as_str().into(),
             now,
@@ -212,7 +258,7 @@ pub async fn run(load: Load) -> Result<()> {
 }
 
 fn publish(hub: &Hub, load: &Load) -> Result<()> {
-    let mut events = Events::new(load.channels);
+    let mut events = Events::new(load.channels, load.classes);
     let (start, cpu) = (Instant::now(), process::cpu_seconds(std::process::id())?);
     let window = Duration::from_secs_f64(load.seconds);
     let per_channel = load.sockets / load.channels;

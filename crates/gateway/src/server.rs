@@ -87,6 +87,7 @@ pub async fn serve(
             limit: limits.incoming_bytes,
             used: metrics.incoming.clone(),
         }),
+        turns: ws::Turns::default(),
     });
     let socket = Router::new()
         .route("/realtime/v1/websocket", get(ws::upgrade))

@@ -22,7 +22,7 @@ use prometheus_client::registry::Registry;
 use rowcast_hub::{Hub, HubLimits, Identity, Sink, Subscription};
 use rowcast_model::{
     Audience, Batch, Body, ColumnMeta, Cursor, Epoch, HubOp, JsonRow, JsonRowBuilder, Kind, Lsn,
-    MembershipChange, Operation, RoutedEvent, TableName, Timestamp, Topic,
+    MembershipChange, Operation, RoutedEvent, TableName, Timestamp, Topic, View,
 };
 use rowcast_wire::{EventClass, Forms, encode_event};
 
@@ -231,6 +231,7 @@ fn scenario(organizations: usize, each: usize, rounds: usize) {
                 organization: &organization,
                 forms: Forms::default(),
                 columns: None,
+                view: View::PLAIN,
                 mark_last: true,
             };
             encode_event(&feed.event(0), &class).repeat(each)

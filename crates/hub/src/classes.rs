@@ -1,16 +1,20 @@
 //! Classes of subscribers for which an event has the same bytes. Owns their identity and what they
-//! have encoded: each event once.
+//! have encoded: each event once. A table with masks looks different to some of a class: then the event is
+//! encoded once for each view of it that there is among them.
 
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use rowcast_model::{OrgId, RoutedEvent, Topic};
+use rowcast_model::{OrgId, RoutedEvent, Topic, View};
 use rowcast_wire::{
     Columns, EventClass, EventMemo, Forms, Frame, Mode, encode_event, encode_event_into,
 };
 use slab::Slab;
 
-use crate::stage::{Pen, Stage, Stretch};
+use crate::{
+    sights::Sights,
+    stage::{Pen, Stage, Stretch},
+};
 
 /// The number of a class.
 pub(crate) type ClassId = u32;
@@ -41,9 +45,24 @@ pub(crate) struct Class {
     singles: i32,
     /// All members got a part of the present transaction, and not what is marked as its last event.
     pub open: bool,
-    /// For subscribers of the latest: the frame by itself.
-    held: Option<(u64, Frame)>,
+    /// The same for each view that is not plain.
+    panes: Vec<Pane>,
+    /// Who of the members sees what.
+    pub sights: Sights,
+    /// For subscribers of the latest: the frames by themselves, by view, of one step.
+    held: (u64, Vec<(View, Frame)>),
 }
+
+/// What those of a class get who see the same of masked columns.
+struct Pane {
+    view: View,
+    pen: Pen,
+    step: u64,
+    stretch: Stretch,
+}
+
+/// Panes that are kept for the next event.
+const KEPT_PANES: usize = 64;
 
 #[derive(Default)]
 pub(crate) struct Classes {
@@ -92,23 +111,33 @@ impl Class {
         event.last && self.marks_last(event)
     }
 
-    fn encoding(&self, event: &RoutedEvent) -> EventClass<'_> {
+    fn encoding(&self, event: &RoutedEvent, view: View) -> EventClass<'_> {
         let organization = self.key.topic.as_ref().and_then(Topic::organization);
         EventClass {
             channel: &self.key.channel,
             organization: organization.map_or("", OrgId::as_str),
             forms: self.key.forms,
             columns: self.key.columns.as_deref(),
+            view,
             mark_last: self.marks_last(event),
         }
     }
 
     /// The frame of an event, encoded at its first use in this step.
-    pub(crate) fn event(&mut self, step: u64, event: &RoutedEvent, stage: &mut Stage) -> &Stretch {
+    pub(crate) fn event(
+        &mut self,
+        step: u64,
+        event: &RoutedEvent,
+        view: View,
+        stage: &mut Stage,
+    ) -> &Stretch {
+        if view != View::PLAIN {
+            return self.pane(step, event, view, stage);
+        }
         if self.step != step {
             let mut memo = self.memo.take().unwrap_or_default();
             let mut pen = self.pen;
-            let class = self.encoding(event);
+            let class = self.encoding(event, view);
             self.stretch = stage.write(&mut pen, |out| {
                 encode_event_into(out, event, &class, &mut memo);
             });
@@ -119,22 +148,53 @@ impl Class {
         &self.stretch
     }
 
-    /// The same by itself, to be held back.
-    pub(crate) fn event_alone(&mut self, step: u64, event: &RoutedEvent) -> Frame {
-        match &self.held {
-            Some((of, frame)) if *of == step => frame.clone(),
-            _ => {
-                let frame = encode_event(event, &self.encoding(event));
-                self.held = Some((step, frame.clone()));
-                frame
+    /// The same with masks.
+    fn pane(&mut self, step: u64, event: &RoutedEvent, view: View, stage: &mut Stage) -> &Stretch {
+        let known = self.panes.iter().position(|pane| pane.view == view);
+        let at = known.unwrap_or_else(|| {
+            if self.panes.len() >= KEPT_PANES {
+                self.panes.retain(|pane| pane.step == step);
             }
+            self.panes.push(Pane {
+                view,
+                pen: Pen::default(),
+                step: 0,
+                stretch: Stretch::default(),
+            });
+            self.panes.len() - 1
+        });
+        let mut panes = std::mem::take(&mut self.panes);
+        if let Some(pane) = panes.get_mut(at).filter(|pane| pane.step != step) {
+            let mut memo = self.memo.take().unwrap_or_default();
+            let class = self.encoding(event, view);
+            pane.stretch = stage.write(&mut pane.pen, |out| {
+                encode_event_into(out, event, &class, &mut memo);
+            });
+            pane.step = step;
+            self.memo = Some(memo);
         }
+        self.panes = panes;
+        let pane = self.panes.get(at);
+        pane.map_or(&self.stretch, |pane| &pane.stretch)
+    }
+
+    /// The frame by itself, to be held back.
+    pub(crate) fn event_alone(&mut self, step: u64, event: &RoutedEvent, view: View) -> Frame {
+        if self.held.0 != step {
+            self.held = (step, Vec::new());
+        }
+        if let Some((_, frame)) = self.held.1.iter().find(|(of, _)| *of == view) {
+            return frame.clone();
+        }
+        let frame = encode_event(event, &self.encoding(event, view));
+        self.held.1.push((view, frame.clone()));
+        frame
     }
 
     /// The frame of a past event, for one subscriber.
-    pub(crate) fn past_event(&mut self, event: &RoutedEvent, out: &mut Vec<u8>) {
+    pub(crate) fn past_event(&mut self, event: &RoutedEvent, view: View, out: &mut Vec<u8>) {
         let mut memo = self.memo.take().unwrap_or_default();
-        encode_event_into(out, event, &self.encoding(event), &mut memo);
+        encode_event_into(out, event, &self.encoding(event, view), &mut memo);
         self.memo = Some(memo);
     }
 
@@ -177,7 +237,9 @@ impl Classes {
             stretch: Stretch::default(),
             singles: 0,
             open: false,
-            held: None,
+            panes: Vec::new(),
+            sights: Sights::default(),
+            held: (0, Vec::new()),
         });
         let id = ClassId::try_from(id).unwrap_or(ClassId::MAX);
         self.by_key.insert(key, id);

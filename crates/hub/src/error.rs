@@ -35,6 +35,16 @@ pub enum HubError {
         /// The column.
         column: String,
     },
+    /// A filter names a column that this subscriber does not see as it is.
+    #[error(
+        "column `{column}` of table `{table}` is masked for you, so a filter cannot use it; leave it out"
+    )]
+    MaskedColumn {
+        /// The table.
+        table: String,
+        /// The column.
+        column: String,
+    },
     /// A `tenant:` channel with a table list that names another table.
     #[error("the channel `{0}` is of one table; name only that one in `tables`")]
     WrongTable(Channel),
@@ -101,6 +111,7 @@ impl HubError {
             }
             HubError::TooManyFilters => ErrorCode::Overloaded,
             HubError::UnknownColumn { .. } => ErrorCode::UnknownColumn,
+            HubError::MaskedColumn { .. } => ErrorCode::MaskedColumn,
             HubError::WrongTable(_) | HubError::NoTables(_) => ErrorCode::InvalidTables,
             HubError::NoSuchChannel(_) | HubError::Argument { .. } => ErrorCode::UnknownChannel,
             HubError::OrganizationNeeded(_) => ErrorCode::OrganizationNeeded,

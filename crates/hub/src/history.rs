@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use rowcast_model::{Body, Cursor, Lsn, Message, RoutedEvent, Topic};
+use rowcast_model::{Body, Cursor, Lsn, Masked, Message, RoutedEvent, Topic};
 use slab::Slab;
 
 use crate::state::Map;
@@ -360,6 +360,11 @@ fn compact(event: &mut Arc<RoutedEvent>) -> usize {
     let mut bytes =
         size_of::<Kept>() + size_of::<RoutedEvent>() + ALLOCATION + 2 * size_of::<(u64, usize)>();
     bytes += text(&event.record_id) + text(&event.old_record_id);
+    bytes += event
+        .audience
+        .masked
+        .as_ref()
+        .map_or(0, |_| size_of::<Masked>() + ALLOCATION);
     match &event.body {
         Body::Invalidate => return bytes,
         Body::Message(message) => {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rowcast_model::{Audience, OrgId, Role, UserId};
+use rowcast_model::{Audience, OrgId, Role, UserId, View};
 
 /// Who a connection belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +68,26 @@ pub fn may_see(audience: &Audience, grant: &Grant) -> bool {
             .required_roles
             .iter()
             .any(|role| grant.roles.contains(role));
-    role && (audience.user.is_none() || audience.user == grant.user)
+    role && (audience.user.is_none() || audience.user == grant.user) && may_know(audience, grant)
+}
+
+/// Whether something changed that he sees as it is, or that all see.
+#[inline]
+fn may_know(audience: &Audience, grant: &Grant) -> bool {
+    match &audience.masked {
+        Some(masked) if masked.only.is_some() => masked.tells(view(audience, grant)),
+        _ => true,
+    }
+}
+
+/// Which masked columns of an event somebody sees as they are: whose roles, or whose being the owner of the
+/// row, say so. Every path that writes a row asks here.
+#[inline]
+pub fn view(audience: &Audience, grant: &Grant) -> View {
+    match &audience.masked {
+        None => View::PLAIN,
+        Some(masked) => masked.view(grant.user.as_ref(), &grant.roles),
+    }
 }
 
 #[cfg(test)]
@@ -84,6 +103,7 @@ mod tests {
         let audience = |user: Option<&str>, roles: &[&str]| Audience {
             user: user.map(UserId::from),
             required_roles: roles.iter().map(|role| Role::from(*role)).collect(),
+            masked: None,
         };
         let anna = grant(Some("anna"), &["member"]);
         assert!(may_see(&audience(None, &[]), &anna));

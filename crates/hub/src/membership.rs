@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use crate::{
     Auth, Connection, HubError, Identity,
+    rules::COLUMN_HIDDEN,
     stage::Stage,
     state::{Conn, State},
 };
@@ -160,6 +161,7 @@ impl State {
         let identity = conn.about.identity.clone();
         let grant = self.grant(&identity, organization);
         let ids = conn.about.subs.clone();
+        self.listeners_version += 1;
         let mut changed = news;
         for id in ids {
             let Some(sub) = self.subs.get(id as usize) else {
@@ -178,23 +180,24 @@ impl State {
             let Some(sub) = self.subs.get_mut(id as usize) else {
                 continue;
             };
-            match grant.as_ref().filter(|_| may_stay) {
+            let ends = match grant.as_ref().filter(|_| may_stay) {
                 Some(grant) => {
                     changed |= sub.grant != *grant;
                     sub.grant = grant.clone();
+                    let sub = self.subs.get(id as usize);
+                    let hidden = sub.is_some_and(|sub| self.filters_hidden(sub));
+                    hidden.then_some(COLUMN_HIDDEN)
                 }
-                None => {
-                    changed |= grant.is_none();
-                    let channel = sub.channel.to_string();
-                    self.remove_sub(id);
-                    let reason = match grant {
-                        None => REMOVED,
-                        Some(_) => NOT_ADMITTED,
-                    };
-                    if let Some(conn) = self.conns.get_mut(slot as usize) {
-                        tell(conn, server::unsubscribed(None, &channel, Some(reason)));
-                    }
-                }
+                None if grant.is_some() => Some(NOT_ADMITTED),
+                None => Some(REMOVED),
+            };
+            if let Some(reason) = ends
+                && let Some(sub) = self.remove_sub(id)
+                && let Some(conn) = self.conns.get_mut(slot as usize)
+            {
+                changed |= reason != NOT_ADMITTED;
+                let channel = sub.channel.to_string();
+                tell(conn, server::unsubscribed(None, &channel, Some(reason)));
             }
         }
         if changed && let Some(conn) = self.conns.get_mut(slot as usize) {

@@ -3,10 +3,11 @@
 use std::cmp::Ordering;
 
 use rowcast_model::{
-    Body, Channel, Cursor, Epoch, HubOp, Lsn, RoutedEvent, Topic as TopicOf, UserId,
+    Body, Channel, Cursor, Epoch, HubOp, Lsn, RoutedEvent, Topic as TopicOf, UserId, View,
 };
 use rowcast_wire::{Mode, server};
 use slab::Slab;
+use smallvec::SmallVec;
 
 use crate::{
     Grant,
@@ -19,6 +20,7 @@ use crate::{
     stage::Stage,
     state::{Conn, Map, Open, State, Sub},
     topics::{Listeners, Member, SubId, Topic},
+    view,
 };
 
 impl State {
@@ -42,6 +44,11 @@ impl State {
                 self.expect_epoch(event.cursor.epoch, stage);
                 self.tell_epoch(stage);
                 self.event(event, stage);
+                if !self.open.blind.is_empty() {
+                    let blind = std::mem::take(&mut self.open.blind);
+                    self.settle(stage);
+                    self.end_subs(blind, stage);
+                }
                 self.advance(event.cursor);
             }
             HubOp::Commit { cursor, .. } => {
@@ -59,6 +66,8 @@ impl State {
             HubOp::MembershipsCleared => self.clear_memberships(stage),
             HubOp::ApiKey(change) => self.change_key(change, stage),
             HubOp::ApiKeysCleared => self.clear_keys(stage),
+            HubOp::Rule { table, now } => self.change_rule(table, now.clone(), stage),
+            HubOp::RulesCleared => self.clear_rules(),
             HubOp::LogBegins { floor, target } => {
                 self.expect_epoch(floor.epoch, stage);
                 // What stands between was never read here: somebody else has, or nobody.
@@ -173,6 +182,8 @@ impl State {
             run: &mut self.run,
             topics: &self.topics,
             aside: self.aside.as_mut(),
+            by_user: &self.by_user,
+            listeners_version: self.listeners_version,
             stage,
             event,
             step: self.step,
@@ -269,6 +280,8 @@ impl State {
                 run: &mut self.run,
                 topics: &self.topics,
                 aside: self.aside.as_mut(),
+                by_user: &self.by_user,
+                listeners_version: self.listeners_version,
                 stage,
                 event,
                 step: self.step,
@@ -332,18 +345,20 @@ impl State {
 }
 
 /// One event on its way to subscriptions.
-struct Cast<'a> {
-    subs: &'a mut Slab<Sub>,
-    conns: &'a mut Slab<Conn>,
-    classes: &'a mut Classes,
-    open: &'a mut Open,
-    run: &'a mut Run,
-    topics: &'a Map<TopicOf, Topic>,
-    aside: Option<&'a mut Aside>,
-    stage: &'a mut Stage,
-    event: &'a RoutedEvent,
-    step: u64,
-    delivered: bool,
+pub(crate) struct Cast<'a> {
+    pub subs: &'a mut Slab<Sub>,
+    pub conns: &'a mut Slab<Conn>,
+    pub classes: &'a mut Classes,
+    pub open: &'a mut Open,
+    pub run: &'a mut Run,
+    pub topics: &'a Map<TopicOf, Topic>,
+    pub by_user: &'a Map<UserId, SmallVec<[u32; 2]>>,
+    pub listeners_version: u64,
+    pub aside: Option<&'a mut Aside>,
+    pub stage: &'a mut Stage,
+    pub event: &'a RoutedEvent,
+    pub step: u64,
+    pub delivered: bool,
 }
 
 impl Cast<'_> {
@@ -366,7 +381,9 @@ impl Cast<'_> {
         if !class.wants(event) {
             return;
         }
-        let uniform = class.is_uniform() && may_see(&event.audience, &Grant::default());
+        // With masks, and asked who gets it, each is looked at.
+        let each = self.aside.is_some() && event.audience.masked.is_some();
+        let uniform = !each && class.is_uniform() && may_see(&event.audience, &Grant::default());
         if !uniform {
             for member in members {
                 self.offer(member.sub, None);
@@ -379,8 +396,11 @@ impl Cast<'_> {
             class.open = true;
             self.open.classes.push(id);
         }
-        let stretch = class.event(self.step, event, self.stage);
         self.delivered |= !members.is_empty();
+        if let Some(masked) = &event.audience.masked {
+            return self.offer_masked(id, members, masked);
+        }
+        let stretch = class.event(self.step, event, View::PLAIN, self.stage);
         if let Some(aside) = &mut self.aside {
             // Who gets it is asked for, and somebody may be left out.
             for member in members.iter().filter(|one| Some(one.conn) != aside.except) {
@@ -396,7 +416,7 @@ impl Cast<'_> {
         }
     }
 
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.run
             .settle(self.classes, self.topics, self.conns, self.stage);
     }
@@ -462,6 +482,10 @@ impl Cast<'_> {
                 let Some(part) = parts.get(at as usize) else {
                     return;
                 };
+                if part.is_blind(event, &sub.grant.roles) {
+                    self.open.blind.push((id, sub.generation));
+                    return;
+                }
                 if !part.fits(event) {
                     return;
                 }
@@ -480,6 +504,7 @@ impl Cast<'_> {
             }
             aside.reached.push(sub.conn);
         }
+        let view = view(&event.audience, &sub.grant);
         sub.seen = self.step;
         self.delivered = true;
         if sub.mode == Mode::All {
@@ -497,7 +522,7 @@ impl Cast<'_> {
             return;
         };
         if sub.mode == Mode::All {
-            let stretch = class.event(self.step, event, self.stage);
+            let stretch = class.event(self.step, event, view, self.stage);
             self.stage.push(&mut conn.mark, &conn.connection, stretch);
             return;
         }
@@ -506,7 +531,7 @@ impl Cast<'_> {
             table: event.table.clone(),
             record_id: record_id.clone(),
         });
-        let frame = class.event_alone(self.step, event);
+        let frame = class.event_alone(self.step, event, view);
         conn.connection
             .hold(key, sub.generation, latest::effect(event), frame);
     }

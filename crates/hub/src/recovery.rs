@@ -8,7 +8,9 @@
 
 use std::{cmp::Ordering, collections::VecDeque, sync::Arc, time::Duration};
 
-use rowcast_model::{Channel, Cursor, Lsn, OrgId, Recovery, RecoveryWanted, RoutedEvent, Topic};
+use rowcast_model::{
+    Channel, Cursor, Lsn, OrgId, Recovery, RecoveryWanted, RoutedEvent, Topic, View,
+};
 use rowcast_wire::server;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
@@ -403,7 +405,8 @@ impl State {
             });
             if let Some(class) = class.and_then(|class| self.classes.get(class)) {
                 turn.told += 1;
-                class.past_event(&event, &mut turn.out);
+                // It says nothing of a row that could be masked.
+                class.past_event(&event, View::PLAIN, &mut turn.out);
             }
         }
         let frame = server::recovered(&sub.channel.to_string(), &floor);

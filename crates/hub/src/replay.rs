@@ -16,9 +16,11 @@ use crate::{
     history::Of,
     latest::{self, RecordKey},
     outbox::Budget,
+    rules::RULE_CHANGED,
     state::{Replay, State, Sub},
     subscribe::{hears_all, past_of},
     topics::SubId,
+    view,
 };
 
 /// Past events that are looked at before others get their turn, whether they are told or not.
@@ -50,6 +52,8 @@ pub(crate) enum Outcome {
     Done { open: bool },
     /// Something was forgotten before it was told.
     Overtaken,
+    /// Something happened under a rule that hid what the filter asks for.
+    Blind,
 }
 
 impl State {
@@ -93,6 +97,7 @@ impl State {
                 }
                 Outcome::Done { open } => self.go_live(id, open),
                 Outcome::Overtaken => self.give_up(connection, id, "slow", &mut turn.out),
+                Outcome::Blind => self.give_up(connection, id, RULE_CHANGED, &mut turn.out),
             }
         }
         self.metrics.replayed.inc_by(turn.told);
@@ -183,12 +188,18 @@ impl State {
                     ..Grant::default()
                 }),
             });
-            let class = grant.and_then(|grant| {
+            if grant.is_some_and(|grant| sub.is_blind(event, &grant.roles)) {
+                return Outcome::Blind;
+            }
+            let told = grant.and_then(|grant| {
                 let class = sub.class_for(event, grant)?;
                 let elsewhere = personal && has_it(&others, event, grant);
-                (!elsewhere).then_some(class)
+                (!elsewhere).then_some((class, view(&event.audience, grant)))
             });
-            let Some(class) = class.and_then(|class| self.classes.get(class)) else {
+            let Some((class, view)) = told else {
+                continue;
+            };
+            let Some(class) = self.classes.get(class) else {
                 continue;
             };
             turn.told += 1;
@@ -196,7 +207,7 @@ impl State {
                 Mode::All => {
                     let completes = class.completes(event);
                     replay.open = (!completes).then_some(event.cursor.commit_lsn);
-                    class.past_event(event, &mut turn.out);
+                    class.past_event(event, view, &mut turn.out);
                 }
                 Mode::Latest => {
                     let key = event.record_id.as_ref().map(|record_id| RecordKey {
@@ -205,7 +216,7 @@ impl State {
                         record_id: record_id.clone(),
                     });
                     let mut frame = Vec::new();
-                    class.past_event(event, &mut frame);
+                    class.past_event(event, view, &mut frame);
                     turn.bytes = turn.bytes.saturating_sub(frame.len());
                     connection.hold(key, sub.generation, latest::effect(event), frame.into());
                 }

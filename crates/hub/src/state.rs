@@ -26,6 +26,7 @@ use crate::{
     may_see,
     metrics::Metrics,
     recovery::{Desk, Recovering},
+    rules::Rules,
     run::Run,
     stage::Mark,
     topics::{Candidate, Listeners, SubId, Topic},
@@ -119,7 +120,11 @@ impl Sub {
             None => Some(self.class),
             Some(parts) => parts
                 .iter()
-                .find(|part| part.table == event.table.name && part.fits(event))
+                .find(|part| {
+                    part.table == event.table.name
+                        && !part.is_blind(event, &grant.roles)
+                        && part.fits(event)
+                })
                 .map(|part| part.class),
         }
     }
@@ -180,6 +185,8 @@ pub(crate) struct Open {
     pub classes: Vec<ClassId>,
     /// Single subscriptions, with their generation.
     pub subs: Vec<(SubId, u64)>,
+    /// Those whose filter could not be asked about an event, with their generation: they end with it.
+    pub blind: Vec<(SubId, u64)>,
 }
 
 /// A table and the columns that its last event had.
@@ -197,6 +204,10 @@ pub(crate) struct State {
     /// What names of channels mean.
     pub channels: Channels,
     pub directory: Directory,
+    /// What is shown of each table.
+    pub rules: Rules,
+    /// Counts whatever changes who listens with which roles.
+    pub listeners_version: u64,
     pub by_user: Map<UserId, SmallVec<[u32; 2]>>,
     pub by_key: Map<Arc<str>, SmallVec<[u32; 2]>>,
     /// Whom the end of the present transaction is told.
@@ -252,6 +263,8 @@ impl State {
             topics: Map::default(),
             channels: Channels::default(),
             directory: Directory::default(),
+            rules: Rules::default(),
+            listeners_version: 0,
             by_user: Map::default(),
             by_key: Map::default(),
             open: Open::default(),
@@ -338,6 +351,7 @@ impl State {
     /// Takes a subscription out of every index.
     pub(crate) fn remove_sub(&mut self, id: SubId) -> Option<Sub> {
         let sub = self.subs.try_remove(id as usize)?;
+        self.listeners_version += 1;
         self.described -= sub.cost as usize;
         if let Some(conn) = self.conns.get_mut(sub.conn as usize) {
             conn.about.subs.retain(|other| *other != id);
@@ -411,6 +425,16 @@ impl State {
                 let there = self.tables.entry(name.clone()).or_default();
                 there.push(Table { schema, columns });
             }
+        }
+    }
+
+    /// Forgets the columns of a table whose rule is another one: its next event tells them.
+    pub(crate) fn forget_columns(&mut self, table: &TableName) {
+        self.last_table = None;
+        if let Some(known) = self.tables.get_mut(&table.name) {
+            let before = known.len();
+            known.retain(|known| known.schema != table.schema);
+            self.table_count -= before - known.len();
         }
     }
 

@@ -32,7 +32,7 @@ impl State {
         let count = conn.about.subs.len();
         let (topic, grant) =
             self.admit(&identity, &wanted.channel, wanted.organization.as_ref())?;
-        let tables = self.tables_of(&wanted)?;
+        let tables = self.tables_of(&wanted, &grant)?;
         let organization = topic.as_ref().and_then(Topic::organization);
         let before = self
             .conns
@@ -171,7 +171,11 @@ impl State {
     }
 
     /// The table list, checked; that of a `tenant:` channel is its table.
-    fn tables_of(&self, wanted: &Subscription) -> Result<Option<Vec<TableSelection>>, HubError> {
+    fn tables_of(
+        &self,
+        wanted: &Subscription,
+        grant: &Grant,
+    ) -> Result<Option<Vec<TableSelection>>, HubError> {
         let mut tables = wanted.tables.clone();
         if matches!(wanted.channel, Channel::Named(_)) && tables.is_some() {
             return Err(HubError::NoTables(wanted.channel.clone()));
@@ -189,28 +193,7 @@ impl State {
             }
         }
         for selection in tables.iter().flatten() {
-            let lacks = |column: &str| {
-                self.lacks_column(selection.schema.as_deref(), &selection.table, column)
-            };
-            let mut unknown = selection
-                .columns
-                .iter()
-                .flat_map(|columns| columns.iter())
-                .find(|column| lacks(column))
-                .map(|column| column.to_string());
-            if let Some(filter) = &selection.filter {
-                filter.each_column(&mut |column| {
-                    if unknown.is_none() && lacks(column) {
-                        unknown = Some(column.to_owned());
-                    }
-                });
-            }
-            if let Some(column) = unknown {
-                return Err(HubError::UnknownColumn {
-                    table: selection.table.to_string(),
-                    column,
-                });
-            }
+            self.check_columns(selection, &grant.roles)?;
         }
         Ok(tables)
     }
@@ -336,6 +319,7 @@ impl State {
 
     /// Puts a subscription into the indexes: from here on it gets what comes.
     pub(crate) fn list(&mut self, id: SubId) {
+        self.listeners_version += 1;
         let Some(sub) = self.subs.get(id as usize) else {
             return;
         };

@@ -180,6 +180,11 @@ impl ColumnIndex {
         let Body::Change { new, old, .. } = &event.body else {
             return self.all(visit);
         };
+        // To look a masked value up would be to filter by it.
+        let masked = event.audience.masked.as_ref();
+        if masked.is_some_and(|masked| masked.masks.of(&self.column).is_some()) {
+            return self.all(visit);
+        }
         let new = new.as_ref().map(|row| self.in_row(row));
         let old = old.as_ref().map(|row| self.in_row(row));
         match (event.op, new, old) {

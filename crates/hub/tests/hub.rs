@@ -11,6 +11,10 @@ mod direct;
 mod filters;
 #[path = "hub/latest.rs"]
 mod latest;
+#[path = "hub/masks.rs"]
+mod masks;
+#[path = "hub/matrix.rs"]
+mod matrix;
 #[path = "hub/members.rs"]
 mod members;
 #[path = "hub/outbox.rs"]

@@ -1,7 +1,7 @@
 //! The words everybody in Rowcast uses.
 //!
 //! Owns: positions ([`Lsn`], [`Epoch`], [`Cursor`]), identities ([`OrgId`], [`UserId`], [`Role`],
-//! [`Channel`], its [`Pattern`]s and [`ChannelRule`]s), what is said without a row ([`Message`]), what the source
+//! [`Channel`], its [`Pattern`]s and [`ChannelRule`]s), the rule of masks ([`Masks`]), what is said without a row ([`Message`]), what the source
 //! says ([`SourceEvent`]), what crosses from routing to the hub ([`Batch`] of [`HubOp`]), and what the hub asks of
 //! the past ([`RecoveryWanted`], [`Recovery`]). What crosses is a versioned message: it may one day travel between
 //! machines, so it holds no pointer into the reader.
@@ -13,6 +13,7 @@ mod cursor;
 mod ids;
 mod json_row;
 mod lsn;
+mod masks;
 mod message;
 mod pattern;
 mod recovery;
@@ -28,6 +29,7 @@ pub use cursor::{Cursor, CursorError, Epoch};
 pub use ids::{Channel, ChannelError, OrgId, Role, UserId};
 pub use json_row::{ColumnMeta, JsonRow, JsonRowBuilder};
 pub use lsn::{Lsn, LsnError};
+pub use masks::{MOST_MASKS, Mask, MaskKind, Masked, Masks, View};
 pub use message::{
     MAX_EVENT_BYTES, MAX_ID_BYTES, MAX_PAYLOAD_BYTES, MAX_TARGET_ROLES, Message, Says, Sender,
     is_name,
@@ -37,6 +39,6 @@ pub use recovery::{Changed, Recovery, RecoveryWanted, Sample, Samples};
 pub use relation::{Column, Kind, Relation, RelationId, ReplicaIdentity};
 pub use routed::{
     Audience, Batch, Body, HubOp, KeyChange, MembershipChange, Operation, ROUTED_VERSION,
-    RoutedEvent, TableName, Topic,
+    RoutedEvent, Shown, TableName, Topic,
 };
 pub use source::{OldTuple, RowChange, SourceEvent, Timestamp, Tuple, TxHeader, Value, WalItem};

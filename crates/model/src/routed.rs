@@ -8,8 +8,8 @@ use std::sync::{Arc, LazyLock};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ChannelChange, Cursor, Epoch, JsonRow, Lsn, Message, NamespaceChange, OrgId, Revocation, Role,
-    Timestamp, UserId,
+    ChannelChange, Cursor, Epoch, JsonRow, Lsn, Masked, Masks, Message, NamespaceChange, OrgId,
+    Revocation, Role, Timestamp, UserId,
 };
 
 /// Version of the messages in this module; raised with every incompatible change.
@@ -94,6 +94,18 @@ pub struct Audience {
     pub required_roles: Arc<[Role]>,
     /// Only this user.
     pub user: Option<UserId>,
+    /// Which columns are masked, and for whom; `None` where none is.
+    #[serde(default)]
+    pub masked: Option<Arc<Masked>>,
+}
+
+/// What of a table may be seen at all, and what in part only.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// Only these columns; `None`: all.
+    pub columns: Option<Arc<[Arc<str>]>>,
+    /// Masks, if there are any.
+    pub masks: Option<Arc<Masks>>,
 }
 
 /// What the event says.
@@ -222,6 +234,15 @@ pub enum HubOp {
     NamespacesCleared,
     /// Those who are on a channel are taken off it.
     Revoke(Revocation),
+    /// The rule of a table is another one from here on, or there is none any more.
+    Rule {
+        /// The table.
+        table: Arc<TableName>,
+        /// What is shown of it; `None`: it is not tracked any more.
+        now: Option<Shown>,
+    },
+    /// All rules are void.
+    RulesCleared,
     /// Everything up to here was handed on, and nothing was in it.
     Position(Cursor),
     /// The reader begins, or begins again, to read the log.

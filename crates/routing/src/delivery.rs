@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use crate::{
     Detail, Stats, TableRule,
+    masks::Changed,
     outbox::Outbox,
     plan::{DataPlan, Row, Side},
     queue::{Delivery, Target},
     rows::Rows,
 };
 use rowcast_model::{
-    Audience, Body, Cursor, Epoch, HubOp, Operation, RoutedEvent, TableName, Timestamp, Topic,
-    TxHeader, UserId,
+    Audience, Body, Cursor, Epoch, HubOp, Masked, Operation, RoutedEvent, TableName, Timestamp,
+    Topic, TxHeader, UserId,
 };
 
 /// What all events of one transaction have in common.
@@ -39,6 +40,11 @@ impl Head {
     /// When it committed.
     pub(crate) fn time(&self) -> Timestamp {
         self.tx.commit_time
+    }
+
+    /// Whether this was committed before a rule was made of which the former is not known.
+    pub(crate) fn is_before(&self, rule: &TableRule) -> bool {
+        rule.since.is_some_and(|since| self.tx.commit_time < since)
     }
 
     /// An event without row data: of one record, or of the table.
@@ -68,23 +74,52 @@ pub(crate) struct About<'a> {
     pub(crate) record_id: Option<Arc<str>>,
 }
 
-/// Every member with one of the required roles: for events that say nothing of any row.
-pub(crate) fn members(rule: &TableRule) -> Audience {
+/// Every member with one of the required roles: for events that say nothing of any row, but that it changed.
+pub(crate) fn members(rule: &TableRule, changed: Changed) -> Audience {
     Audience {
         required_roles: rule.required_roles.clone(),
         user: None,
+        masked: changed.only().and_then(|_| rule.masked(changed)),
     }
 }
 
 /// Who may see an event of a row whose user is `user`; `None`: nobody.
-pub(crate) fn audience(rule: &TableRule, user: Option<UserId>) -> Option<Audience> {
+pub(crate) fn audience(
+    rule: &TableRule,
+    user: Option<UserId>,
+    masked: Option<Arc<Masked>>,
+) -> Option<Audience> {
     if rule.user_column.is_some() && user.is_none() {
         return None;
     }
     Some(Audience {
         required_roles: rule.required_roles.clone(),
         user: user.filter(|_| rule.user_column.is_some()),
+        masked,
     })
+}
+
+/// What masks mean for an event about a row that is in the log.
+fn masked(plan: &DataPlan, row: &Row, op: Operation, changed: Changed) -> Option<Arc<Masked>> {
+    let common = plan.rule.masked(changed)?;
+    let owner = |side: Side| {
+        let there = match side {
+            Side::New => op != Operation::Delete,
+            Side::Old => op != Operation::Insert,
+        };
+        let owner = plan.owner(row, side).filter(|_| there)?;
+        Some(UserId::from(&*String::from_utf8_lossy(owner)))
+    };
+    let (new, old) = (owner(Side::New), owner(Side::Old));
+    if new.is_none() && old.is_none() {
+        return Some(common);
+    }
+    Some(Arc::new(Masked {
+        masks: common.masks.clone(),
+        owner: new,
+        old_owner: old,
+        only: common.only,
+    }))
 }
 
 /// Works out the events of changes.
@@ -115,18 +150,16 @@ impl Deliverer {
         };
         match split_by_user(plan, row, delivery) {
             Delivery::Here(target) => {
-                if row.op == Operation::Update && plan.touched_only_hidden(row) {
-                    return;
-                }
                 let side = match row.op {
                     Operation::Delete => Side::Old,
                     _ => Side::New,
                 };
-                self.one(&mut step, index, row.op, side, target, false);
+                let changed = target.changed.and(plan.changed(row));
+                self.one(&mut step, index, row.op, side, target, Some(changed));
             }
             Delivery::Moved { leave, enter } => {
                 if let Some(target) = leave {
-                    self.one(&mut step, index, Operation::Delete, Side::Old, target, true);
+                    self.one(&mut step, index, Operation::Delete, Side::Old, target, None);
                 }
                 // The arrival of a moved row has a position of its own.
                 let index = match row.op {
@@ -134,12 +167,13 @@ impl Deliverer {
                     _ => index,
                 };
                 if let Some(target) = enter {
-                    self.one(&mut step, index, Operation::Insert, Side::New, target, true);
+                    self.one(&mut step, index, Operation::Insert, Side::New, target, None);
                 }
             }
         }
     }
 
+    /// One event; `stays` is what changed of a row that is where it was.
     fn one(
         &mut self,
         step: &mut Step<'_>,
@@ -147,23 +181,26 @@ impl Deliverer {
         op: Operation,
         side: Side,
         target: Target,
-        moved: bool,
+        stays: Option<Changed>,
     ) {
+        let changed = stays.unwrap_or_default();
+        if changed.is_nothing() {
+            return;
+        }
         let Step {
             head, plan, row, ..
         } = *step;
         let rule = &*plan.rule;
-        let stays = op == Operation::Update;
         let wrong = plan.contradicts(row, side, target.org.as_str())
-            || (stays && plan.contradicts(row, Side::Old, target.org.as_str()));
+            || (op == Operation::Update && plan.contradicts(row, Side::Old, target.org.as_str()));
         if wrong {
             step.stats.mismatched += 1;
         }
         let topic = Topic::Org(target.org);
-        if wrong || rule.detail == Detail::Table {
+        if wrong || plan.detail == Detail::Table || head.is_before(rule) {
             let about = About {
                 topic,
-                audience: members(rule),
+                audience: members(rule, changed),
                 table: &plan.table,
                 op,
                 record_id: None,
@@ -175,7 +212,8 @@ impl Deliverer {
             Some(own) => own.map(|bytes| UserId::from(&*String::from_utf8_lossy(bytes))),
             None => target.user,
         };
-        let Some(audience) = audience(rule, user) else {
+        let masked = masked(plan, row, op, changed);
+        let Some(audience) = audience(rule, user, masked) else {
             step.stats.unmapped += 1;
             return;
         };
@@ -191,8 +229,8 @@ impl Deliverer {
             }),
             _ => None,
         };
-        let body = match rule.detail {
-            Detail::Rows => self.body(plan, row, op, moved),
+        let body = match plan.detail {
+            Detail::Rows => self.body(plan, row, op, stays.is_none()),
             Detail::Records | Detail::Table => Body::Invalidate,
         };
         let event = HubOp::from(RoutedEvent {

@@ -15,6 +15,7 @@ mod group;
 mod intern;
 pub mod json;
 mod live;
+mod masks;
 mod membership;
 mod message;
 mod outbox;

@@ -49,7 +49,7 @@ pub(crate) fn changed(catalog: &mut Catalog, own: &Own, change: &RowChange) -> E
     let mut effects = Effects::default();
     match own {
         Own::Events(_) => {}
-        Own::Tables => effects.problem = table_changed(catalog, change).err(),
+        Own::Tables => effects.problem = table_changed(catalog, change, &mut effects.ops).err(),
         Own::MembershipSource => {
             if let Err(problem) = source_changed(catalog, change, &mut effects) {
                 effects.problem = Some(problem);
@@ -69,7 +69,10 @@ pub(crate) fn changed(catalog: &mut Catalog, own: &Own, change: &RowChange) -> E
 /// TRUNCATE of one of Rowcast's own tables.
 pub(crate) fn truncated(catalog: &mut Catalog, own: &Own) -> Option<HubOp> {
     match own {
-        Own::Tables => catalog.clear_tables(),
+        Own::Tables => {
+            catalog.clear_tables();
+            return Some(HubOp::RulesCleared);
+        }
         Own::ApiKeys => return Some(HubOp::ApiKeysCleared),
         Own::Channels => return Some(HubOp::ChannelsCleared),
         Own::Namespaces => return Some(HubOp::NamespacesCleared),
@@ -78,7 +81,11 @@ pub(crate) fn truncated(catalog: &mut Catalog, own: &Own) -> Option<HubOp> {
     None
 }
 
-fn table_changed(catalog: &mut Catalog, change: &RowChange) -> Result<(), RoutingError> {
+fn table_changed(
+    catalog: &mut Catalog,
+    change: &RowChange,
+    ops: &mut Vec<HubOp>,
+) -> Result<(), RoutingError> {
     let relation = &*change.relation;
     let relid = |tuple| text(relation, tuple, "relid")?.parse().ok().map(RelationId);
     let before = old(change).and_then(relid);
@@ -88,13 +95,28 @@ fn table_changed(catalog: &mut Catalog, change: &RowChange) -> Result<(), Routin
     for id in [before, now].into_iter().flatten() {
         catalog.remove_table(id);
     }
+    let gone = previous.as_ref().map(|rule| HubOp::Rule {
+        table: rule.name.clone(),
+        now: None,
+    });
     let Some(new) = &change.new else {
+        ops.extend(gone);
         return Ok(());
     };
     let rule = TableRule::from_text(&|name| match value(relation, new, name) {
         Some(Value::Unchanged) => previous.as_ref().and_then(|rule| rule.raw(name)),
         _ => text(relation, new, name),
-    })?;
+    });
+    let mut rule = rule.inspect_err(|_| ops.extend(gone.clone()))?;
+    // It stands in the log where it begins.
+    rule.since = None;
+    if previous.is_some_and(|previous| previous.name != rule.name) {
+        ops.extend(gone);
+    }
+    ops.push(HubOp::Rule {
+        table: rule.name.clone(),
+        now: Some(rule.shown()),
+    });
     catalog.set_table(rule);
     Ok(())
 }

@@ -56,6 +56,9 @@ pub(crate) struct LogMessage<'a> {
     ids: Texts<'a>,
     #[serde(borrow, default)]
     old_ids: Texts<'a>,
+    /// By row, or by organization of `bulk`: which columns changed, where not all may know of it.
+    #[serde(borrow, default)]
+    changed: Texts<'a>,
 }
 
 /// What a message says.
@@ -90,11 +93,19 @@ impl<'a> LogMessage<'a> {
             list.as_ref()
                 .is_none_or(|list| u64::try_from(list.len()) == Ok(self.n))
         };
+        let changed = match &self.bulk {
+            None => fits(&self.changed),
+            Some(bulk) => {
+                let list = self.changed.as_ref();
+                list.is_none_or(|list| list.len() == bulk.len())
+            }
+        };
         let named = self.op == Operation::Truncate
             || self.bulk.is_some()
             || self.org.is_some()
             || self.orgs.is_some();
         named
+            && changed
             && [
                 &self.orgs,
                 &self.old,
@@ -138,8 +149,15 @@ impl<'a> LogMessage<'a> {
         }
     }
 
-    pub(crate) fn bulk(&self) -> impl Iterator<Item = &str> {
-        self.bulk.iter().flatten().flatten().map(|org| &*org.0)
+    /// Organizations that have a row in a large statement, and what changed there.
+    pub(crate) fn bulk(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        let orgs = self.bulk.iter().flatten().enumerate();
+        orgs.filter_map(|(at, org)| Some((&*org.as_ref()?.0, self.changed(at))))
+    }
+
+    /// Which columns changed in a row, where not all may know of it.
+    pub(crate) fn changed(&self, row: usize) -> Option<&str> {
+        at(&self.changed, row)
     }
 
     pub(crate) fn id(&self, row: usize) -> Option<&str> {
@@ -180,11 +198,15 @@ impl<'a> LogMessage<'a> {
         }
     }
 
-    /// All organizations that have a row in it, after or before; with repeats.
-    pub(crate) fn organizations(&self) -> impl Iterator<Item = &str> {
-        let one = self.org.iter().map(|org| &*org.0);
-        let listed = [&self.orgs, &self.old].into_iter().flatten().flatten();
-        one.chain(listed.flatten().map(|org| &*org.0))
+    /// All organizations that have a row in it, after or before, with the number of that row; with repeats.
+    pub(crate) fn organizations(&self) -> impl Iterator<Item = (&str, usize)> {
+        // Of one organization, only those rows are many of which something is said.
+        let rows = self.changed.as_ref().map_or(1, |list| list.len().max(1));
+        let one = self.org.iter();
+        let one = one.flat_map(move |org| (0..rows).map(move |row| (&*org.0, row)));
+        let listed = [&self.orgs, &self.old].into_iter().flatten();
+        let listed = listed.flat_map(|list| list.iter().enumerate());
+        one.chain(listed.filter_map(|(row, org)| Some((&*org.as_ref()?.0, row))))
     }
 }
 
@@ -219,7 +241,21 @@ mod tests {
         );
         assert_eq!(moved.now(1).org, None);
         let bulk = read(r#"{"v":1,"t":5,"op":"DELETE","n":9,"bulk":["a","b\n"]}"#).unwrap();
-        assert_eq!(bulk.bulk().collect::<Vec<_>>(), ["a", "b\n"]);
+        assert_eq!(
+            bulk.bulk().collect::<Vec<_>>(),
+            [("a", None), ("b\n", None)]
+        );
+        let bulk = read(
+            r#"{"v":1,"t":5,"op":"UPDATE","n":9,"bulk":["a","b"],"changed":["{email}",null]}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            bulk.bulk().collect::<Vec<_>>(),
+            [("a", Some("{email}")), ("b", None)]
+        );
+        let hidden =
+            read(r#"{"v":1,"t":5,"op":"UPDATE","n":2,"org":"a","changed":["{}",null]}"#).unwrap();
+        assert_eq!((hidden.changed(0), hidden.changed(1)), (Some("{}"), None));
         let ids = read(r#"{"v":1,"t":5,"op":"DELETE","n":1,"orgs":["a"],"ids":["7"]}"#).unwrap();
         assert_eq!((ids.says(), ids.id(0)), (Says::Ids, Some("7")));
         let truncate = read(r#"{"v":1,"t":5,"op":"TRUNCATE","n":0}"#).unwrap();
@@ -234,6 +270,8 @@ mod tests {
             r#"{"v":2,"t":5,"op":"INSERT","n":1,"org":"x"}"#,
             r#"{"v":1,"t":5,"op":"INSERT","n":1}"#,
             r#"{"v":1,"t":5,"op":"INSERT","n":2,"orgs":["x"]}"#,
+            r#"{"v":1,"t":5,"op":"UPDATE","n":2,"org":"x","changed":["{}"]}"#,
+            r#"{"v":1,"t":5,"op":"UPDATE","n":2,"bulk":["x"],"changed":["{}","{}"]}"#,
             r#"{"v":1,"t":5,"op":"INSERT","n":-1,"org":"x"}"#,
             r#"{"v":1,"t":5,"op":"EXPLODE","n":1,"org":"x"}"#,
         ] {

@@ -16,7 +16,7 @@ use crate::{
     rows::compact,
 };
 
-type Told = (Topic, Arc<TableName>, Operation);
+type Told = (Topic, Arc<TableName>, Operation, Option<u64>);
 
 type Map<V> = HashMap<Topic, V, foldhash::fast::RandomState>;
 
@@ -67,6 +67,7 @@ pub(crate) fn op_bytes(op: &HubOp) -> usize {
         HubOp::Channel(change) => change.pattern.len() + 512,
         HubOp::Namespace(change) => change.namespace.len() + 256,
         HubOp::Revoke(revocation) => revocation.channel.len() + 256,
+        HubOp::Rule { .. } => 256,
         _ => 0,
     };
     size_of::<HubOp>() + more
@@ -82,7 +83,8 @@ fn event_bytes(event: &RoutedEvent) -> usize {
         Body::Message(message) => message.cost() + 64,
         Body::Invalidate => 0,
     };
-    rows + event.record_id.as_ref().map_or(0, |id| id.len() + 16)
+    let masked = event.audience.masked.as_ref().map_or(0, |_| 160);
+    rows + masked + event.record_id.as_ref().map_or(0, |id| id.len() + 16)
 }
 
 impl Outbox {
@@ -117,7 +119,9 @@ impl Outbox {
             && event.body == Body::Invalidate
             && event.op != Operation::Truncate
         {
-            let key = (event.topic.clone(), event.table.clone(), event.op);
+            let masked = event.audience.masked.as_ref();
+            let only = masked.and_then(|masked| masked.only);
+            let key = (event.topic.clone(), event.table.clone(), event.op, only);
             if !self.told.insert(key) {
                 return;
             }

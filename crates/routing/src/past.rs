@@ -13,7 +13,7 @@ use rowcast_model::{
     TableName, Timestamp, Topic, UserId,
 };
 
-use crate::{Detail, Storage, TableRule, delivery::members};
+use crate::{Detail, Storage, TableRule, delivery::members, masks::Changed as What};
 
 /// What all rows about one record for one user come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct PastRow {
     pub newest: u64,
     /// When its transaction began.
     pub at: Timestamp,
+    /// Which columns changed, where not all may know of it; an array as text.
+    pub changed: Option<Arc<str>>,
 }
 
 /// A tracked table as it is now.
@@ -156,7 +158,7 @@ impl Past {
                 if row.relation.is_none_or(|of| self.untracked.contains(&of)) {
                     return None;
                 }
-                told.push((None, record(organization, row, None)));
+                told.push((None, record(organization, row, None, What::Seen)));
                 continue;
             };
             if row.newest <= table.changed {
@@ -164,13 +166,19 @@ impl Past {
             }
             let rule = &*table.rule;
             let nobody = rule.user_column.is_some() && row.user.is_none();
-            if rule.detail == Detail::Table || row.record_id.is_none() || nobody {
+            let what = rule.changed(row.changed.as_deref());
+            if what.is_nothing() {
+                continue;
+            }
+            if (rule.detail == Detail::Table || row.record_id.is_none() || nobody)
+                && what == What::Seen
+            {
                 whole(table, row.newest, Some(operation(&row.operations)), row.at);
                 continue;
             }
             told.push((
                 Some(rule.relation.0),
-                record(organization, row, Some(table)),
+                record(organization, row, Some(table), what),
             ));
         }
         // Whoever hears of the table need not hear of its records.
@@ -201,22 +209,30 @@ fn operation(operations: &[Operation]) -> Operation {
     }
 }
 
-fn record(organization: &OrgId, row: PastRow, table: Option<&PastTable>) -> Changed {
-    let roles = table.map(|table| table.rule.required_roles.clone());
+fn record(organization: &OrgId, row: PastRow, table: Option<&PastTable>, what: What) -> Changed {
+    let members = table.map(|table| members(&table.rule, what));
     let audience = Audience {
-        required_roles: roles.unwrap_or_default(),
         user: row.user,
+        ..members.unwrap_or_default()
     };
+    let rule = table.map(|table| &table.rule);
+    // Said of the table as a whole, to those who see what changed.
+    let whole = rule.is_some_and(|rule| {
+        rule.detail == Detail::Table || rule.user_column.is_some() && audience.user.is_none()
+    });
+    let record_id = row.record_id.filter(|_| !whole);
+    let by_user = rule.is_some_and(|rule| rule.user_column.is_some());
+    let personal = by_user && audience.user.is_none();
     let name = match table {
         Some(table) => table.name.clone(),
         None => Arc::new(row.table),
     };
     let op = operation(&row.operations);
     let mut event = invalidation(organization, audience, name, op, row.at);
-    event.record_id = row.record_id;
+    event.record_id = record_id;
     Changed {
         newest: row.newest,
-        personal: false,
+        personal,
         event,
     }
 }
@@ -228,7 +244,7 @@ fn about(organization: &OrgId, whole: Whole<'_>) -> Changed {
         op,
         at,
     } = whole;
-    let audience = members(&table.rule);
+    let audience = members(&table.rule, What::Seen);
     let op = op.unwrap_or(Operation::Update);
     Changed {
         newest,

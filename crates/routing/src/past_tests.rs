@@ -34,6 +34,7 @@ fn row(relation: u32, name: &str, record: Option<&str>, newest: u64) -> PastRow 
         operations: vec![Operation::Insert],
         newest,
         at: Timestamp(7),
+        changed: None,
     }
 }
 
@@ -55,6 +56,53 @@ fn told(past: &Past, rows: Vec<PastRow>, horizon: u64) -> Vec<String> {
             words.join(" ")
         })
         .collect()
+}
+
+/// A change of masked columns alone is told to those who see one of them, also long after.
+#[test]
+fn what_changed_for_few_is_told_to_few() {
+    let mask = (
+        "mask",
+        r#"{"mail":{"type":"email","show":{"roles":["admin"]}}}"#,
+    );
+    let mut past = Past::default();
+    past.table(rule(1, "people", &[mask, ("columns", "{id,mail}")]));
+    past.table(rule(2, "letters", &[mask, ("user_column", "user_id")]));
+    let changed = |row: PastRow, names: &str| PastRow {
+        changed: Some(names.into()),
+        ..row
+    };
+    let rows = vec![
+        changed(row(1, "people", Some("hidden"), 20), "{}"),
+        changed(row(1, "people", Some("other"), 21), "{salary}"),
+        changed(row(1, "people", Some("mail"), 22), "{mail}"),
+        changed(row(1, "people", None, 23), "{mail}"),
+        row(1, "people", Some("all"), 24),
+        changed(row(2, "letters", Some("l"), 25), "{mail}"),
+    ];
+    let told = past.tell(&"a".into(), rows, 20, Timestamp(0)).unwrap();
+    let told: Vec<(&str, Option<&str>, Option<u64>, bool)> = told
+        .iter()
+        .map(|changed| {
+            let event = &changed.event;
+            let only = event
+                .audience
+                .masked
+                .as_ref()
+                .and_then(|masked| masked.only);
+            let record = event.record_id.as_deref();
+            (&*event.table.name, record, only, changed.personal)
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("people", Some("mail"), Some(1), false),
+            ("people", None, Some(1), false),
+            ("people", Some("all"), None, false),
+            ("letters", None, Some(1), true),
+        ]
+    );
 }
 
 #[test]

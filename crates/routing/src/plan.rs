@@ -8,7 +8,7 @@ use rowcast_model::{
 };
 use smallvec::SmallVec;
 
-use crate::{TableRule, record_id::write_key};
+use crate::{Detail, TableRule, masks::Changed, record_id::write_key};
 
 /// A changed row without its relation, which the plan knows.
 #[derive(Debug)]
@@ -52,6 +52,8 @@ pub(crate) struct Seen {
     pub(crate) at: usize,
     /// Part of the record id.
     pub(crate) record_key: bool,
+    /// The number of its mask.
+    mask: Option<usize>,
 }
 
 /// What is needed to deliver the changes of one version of a tracked table.
@@ -68,6 +70,9 @@ pub(crate) struct DataPlan {
     /// Where the organization stands, when it is a column of the table.
     org: Option<usize>,
     user: Option<usize>,
+    owner: Option<usize>,
+    /// How much an event may say.
+    pub(crate) detail: Detail,
     /// An unchanged list that is empty, shared by all events.
     pub(crate) none_unchanged: Arc<[Arc<str>]>,
 }
@@ -90,6 +95,10 @@ impl DataPlan {
                 rule.key_columns.iter().map(|name| position(name)).collect();
             key = found.unwrap_or_default();
         }
+        let mask_of = |at: usize| {
+            let column = relation.columns.get(at)?;
+            Some(rule.masks.as_ref()?.of(&column.name)?.0)
+        };
         let seen: Vec<Seen> = relation
             .columns
             .iter()
@@ -98,8 +107,14 @@ impl DataPlan {
             .map(|(at, _)| Seen {
                 at,
                 record_key: key.contains(&at),
+                mask: mask_of(at),
             })
             .collect();
+        // A record id would show what its mask hides.
+        let detail = match key.iter().any(|at| mask_of(*at).is_some()) {
+            true => Detail::Table,
+            false => rule.detail,
+        };
         let columns = seen
             .iter()
             .filter_map(|seen| relation.columns.get(seen.at))
@@ -115,6 +130,8 @@ impl DataPlan {
             key,
             org: rule.organization_column.as_deref().and_then(position),
             user: rule.user_column.as_deref().and_then(position),
+            owner: rule.owner_column.as_deref().and_then(position),
+            detail,
             none_unchanged: Arc::new([]),
             rule,
             relation,
@@ -199,7 +216,15 @@ impl DataPlan {
 
     /// The user that a row's own column names: `None` when the log does not say, `Some(None)` for null.
     pub(crate) fn own_user<'r>(&self, row: &'r Row, side: Side) -> Option<Option<&'r [u8]>> {
-        let at = self.user?;
+        self.own(row, side, self.user?)
+    }
+
+    /// The owner that the row's own column names, if the log says.
+    pub(crate) fn owner<'r>(&self, row: &'r Row, side: Side) -> Option<&'r [u8]> {
+        self.own(row, side, self.owner?).flatten()
+    }
+
+    fn own<'r>(&self, row: &'r Row, side: Side, at: usize) -> Option<Option<&'r [u8]>> {
         if side == Side::Old && !self.knows_old(row, at) {
             return None;
         }
@@ -228,18 +253,36 @@ impl DataPlan {
             .is_some_and(|column| column.key)
     }
 
-    /// Whether an UPDATE is known to have left all visible columns alone.
-    pub(crate) fn touched_only_hidden(&self, row: &Row) -> bool {
+    /// What an UPDATE changed, where the log has the whole row from before it.
+    pub(crate) fn changed(&self, row: &Row) -> Changed {
         let (Some(new), Some(OldTuple::Full(old))) = (&row.new, &row.old) else {
-            return false;
+            return Changed::Seen;
         };
-        self.hides()
-            && self
-                .seen
-                .iter()
-                .all(|seen| match (new.0.get(seen.at), old.0.get(seen.at)) {
-                    (Some(Value::Unchanged), _) => true,
-                    (new, old) => new == old,
-                })
+        let masks = self.rule.masks.as_ref();
+        if row.op != Operation::Update || !(self.hides() || masks.is_some()) {
+            return Changed::Seen;
+        }
+        let same = |at: usize| match (new.0.get(at), old.0.get(at)) {
+            (Some(Value::Unchanged), _) => true,
+            (new, old) => new == old,
+        };
+        let mut only = 0;
+        for seen in self.seen.iter().filter(|seen| !same(seen.at)) {
+            match seen.mask {
+                Some(mask) => only |= 1 << mask,
+                None => return Changed::Seen,
+            }
+        }
+        // The record id is told even where its columns are hidden.
+        if !self.key.iter().all(|at| same(*at)) {
+            return Changed::Seen;
+        }
+        // Who became the owner, or was, sees other values now.
+        if let (Some(masks), Some(owner)) = (masks, self.owner)
+            && !same(owner)
+        {
+            only |= masks.plain_by_owner();
+        }
+        Changed::Only(only)
     }
 }

@@ -6,13 +6,18 @@ use std::{collections::VecDeque, sync::Arc};
 use rowcast_model::{HubOp, OrgId, UserId};
 use smallvec::SmallVec;
 
-use crate::plan::{DataPlan, Row};
+use crate::{
+    masks::Changed,
+    plan::{DataPlan, Row},
+};
 
 /// Where a row belongs, as its table event says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) org: OrgId,
     pub(crate) user: Option<UserId>,
+    /// What its trigger says has changed.
+    pub(crate) changed: Changed,
 }
 
 /// What becomes of a change.

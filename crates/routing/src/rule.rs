@@ -2,9 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use rowcast_model::{Operation, RelationId, Role, TableName};
+use rowcast_model::{Masked, Masks, Operation, RelationId, Role, Shown, TableName, Timestamp};
 
-use crate::{RoutingError, array_text::text_elements};
+use crate::{
+    RoutingError,
+    array_text::text_elements,
+    masks::{self, Changed},
+};
 
 /// Where a table's events are written by its triggers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +43,8 @@ pub struct TableRule {
     pub operations: Vec<Operation>,
     /// Columns that may be seen; `None`: all.
     pub columns: Option<Vec<Arc<str>>>,
-    /// Columns with a mask. They are left out wherever a mask cannot be applied.
-    pub masked: Vec<Arc<str>>,
+    /// Columns that are shown in part only, if there are any.
+    pub masks: Option<Arc<Masks>>,
     /// Roles of which one is needed; empty: every member.
     pub required_roles: Arc<[Role]>,
     /// The column with the only user who may see a row.
@@ -55,12 +59,17 @@ pub struct TableRule {
     pub key_columns: Vec<Arc<str>>,
     /// Its row data is in the publication.
     pub published: bool,
+    /// What was committed before belongs to an earlier rule, which nobody knows any more: of that is told only
+    /// that the table changed. `None` for a rule that came by the log, in its place.
+    pub since: Option<Timestamp>,
+    /// What most events of a table with masks have in common.
+    common: Option<Arc<Masked>>,
     raw: BTreeMap<&'static str, Box<str>>,
 }
 
 const TABLE: &str = "tables";
 
-const COLUMNS: [&str; 15] = [
+const COLUMNS: [&str; 16] = [
     "relid",
     "schema_name",
     "table_name",
@@ -76,6 +85,7 @@ const COLUMNS: [&str; 15] = [
     "storage",
     "key_columns",
     "published",
+    "changed_us",
 ];
 
 impl TableRule {
@@ -171,6 +181,47 @@ impl TableRule {
                 ));
             }
         };
+        let columns: Option<Vec<Arc<str>>> = list("columns")?.map(names);
+        let key_columns: Vec<Arc<str>> = list("key_columns")?.map(names).unwrap_or_default();
+        let masks = match get("mask").map(|text| (text, masks::read(text))) {
+            None => None,
+            Some((_, Some(masks))) => Some(masks).filter(|masks| !masks.columns().is_empty()),
+            Some((text, None)) => {
+                return Err(RoutingError::invalid(
+                    TABLE,
+                    "mask",
+                    text,
+                    "an object by column of type and show, with at most 64 columns",
+                ));
+            }
+        };
+        let masks = masks.map(Arc::new);
+        // A record id would show what its mask hides.
+        let named = |key: &Arc<str>| masks.as_ref().is_some_and(|masks| masks.of(key).is_some());
+        let detail = match key_columns.iter().any(named) {
+            true => Detail::Table,
+            false => detail,
+        };
+        let since = match get("changed_us").map(|text| (text, text.parse())) {
+            None => None,
+            Some((_, Ok(micros))) => Some(Timestamp(micros)),
+            Some((text, Err(_))) => {
+                return Err(RoutingError::invalid(
+                    TABLE,
+                    "changed_us",
+                    text,
+                    "microseconds since 1970",
+                ));
+            }
+        };
+        let common = masks.as_ref().map(|masks| {
+            Arc::new(Masked {
+                masks: masks.clone(),
+                owner: None,
+                old_owner: None,
+                only: None,
+            })
+        });
         Ok(TableRule {
             relation,
             name: Arc::new(TableName {
@@ -179,8 +230,8 @@ impl TableRule {
             }),
             organization_column: text("organization_column"),
             operations,
-            columns: list("columns")?.map(names),
-            masked: masked(get("mask"))?,
+            columns,
+            masks,
             required_roles: list("required_roles")?
                 .unwrap_or_default()
                 .into_iter()
@@ -190,19 +241,57 @@ impl TableRule {
             owner_column: text("owner_column"),
             detail,
             storage,
-            key_columns: list("key_columns")?.map(names).unwrap_or_default(),
+            key_columns,
             published: flag("published", rows)?,
+            since,
+            common,
             raw,
         })
     }
 
     /// Whether a column of this name may be seen.
     pub fn shows(&self, column: &str) -> bool {
-        let listed = match &self.columns {
+        match &self.columns {
             None => true,
             Some(columns) => columns.iter().any(|name| &**name == column),
+        }
+    }
+
+    /// What is shown of the table, for those who ask for it.
+    pub fn shown(&self) -> Shown {
+        Shown {
+            columns: self.columns.as_deref().map(Arc::from),
+            masks: self.masks.clone(),
+        }
+    }
+
+    /// What masks mean for an event that only says what changed, and nothing of a row's owner.
+    pub(crate) fn masked(&self, changed: Changed) -> Option<Arc<Masked>> {
+        match (changed, &self.common) {
+            (Changed::Seen, common) => common.clone(),
+            (Changed::Only(_), None) => None,
+            (Changed::Only(only), Some(common)) => Some(Arc::new(Masked {
+                only: Some(only),
+                ..(**common).clone()
+            })),
+        }
+    }
+
+    /// What a trigger says of the columns that changed: names, and nothing when one of them is for all.
+    pub(crate) fn changed(&self, said: Option<&str>) -> Changed {
+        let Some(names) = said.and_then(text_elements) else {
+            return Changed::Seen;
         };
-        listed && !self.masked.iter().any(|name| &**name == column)
+        let mut only = 0;
+        for name in names {
+            let mask = self.masks.as_ref().and_then(|masks| masks.of(&name));
+            match mask {
+                _ if !self.shows(&name) => {}
+                Some((i, _)) => only |= 1 << i,
+                None => return Changed::Seen,
+            }
+        }
+        Changed::Only(only)
     }
 
     /// Whether changes of this kind are delivered.
@@ -220,24 +309,6 @@ pub(crate) fn operation(word: &str) -> Option<Operation> {
         "TRUNCATE" => Operation::Truncate,
         _ => return None,
     })
-}
-
-fn masked(mask: Option<&str>) -> Result<Vec<Arc<str>>, RoutingError> {
-    let Some(text) = mask else {
-        return Ok(Vec::new());
-    };
-    match serde_json::from_str(text) {
-        Ok(serde_json::Value::Null) => Ok(Vec::new()),
-        Ok(serde_json::Value::Object(columns)) => {
-            Ok(columns.into_iter().map(|(name, _)| name.into()).collect())
-        }
-        _ => Err(RoutingError::invalid(
-            TABLE,
-            "mask",
-            text,
-            "an object by column",
-        )),
-    }
 }
 
 #[cfg(test)]
@@ -273,12 +344,20 @@ mod tests {
             ("rows", "t"),
             ("storage", "log"),
             ("key_columns", "{id}"),
-            ("mask", r#"{"id":{"kind":"redact"}}"#),
+            ("mask", r#"{"odd name":{"type":"redact"}}"#),
             ("published", "t"),
+            ("changed_us", "17"),
         ])
         .unwrap();
         assert_eq!(rule.relation, RelationId(16400));
-        assert!(rule.shows("odd name") && !rule.shows("id") && !rule.shows("other"));
+        assert!(rule.shows("odd name") && rule.shows("id") && !rule.shows("other"));
+        assert_eq!(rule.masks.as_ref().unwrap().columns().len(), 1);
+        assert_eq!(rule.since, Some(Timestamp(17)));
+        let changed = |said| rule.changed(said);
+        assert_eq!(changed(None), Changed::Seen);
+        assert_eq!(changed(Some("{}")), Changed::Only(0));
+        assert_eq!(changed(Some(r#"{"odd name",other}"#)), Changed::Only(1));
+        assert_eq!(changed(Some(r#"{"odd name",id}"#)), Changed::Seen);
         assert!(rule.delivers(Operation::Delete) && !rule.delivers(Operation::Update));
         assert_eq!(
             (rule.storage, rule.detail, rule.published),
@@ -298,6 +377,8 @@ mod tests {
             ("visibility", "nobody"),
             ("storage", "tape"),
             ("mask", "[]"),
+            ("mask", r#"{"id":{"type":"shred"}}"#),
+            ("changed_us", "now"),
         ] {
             let mut pairs: Vec<_> = BASE.iter().filter(|(name, _)| *name != bad.0).collect();
             pairs.push(&bad);
@@ -313,6 +394,11 @@ mod tests {
             Detail::Table
         );
         assert_eq!(with(&[("rows", "f")]).unwrap().detail, Detail::Records);
+        let masked_key = [
+            ("key_columns", "{id}"),
+            ("mask", r#"{"id":{"type":"ssn"}}"#),
+        ];
+        assert_eq!(with(&masked_key).unwrap().detail, Detail::Table);
         assert!(!with(&[("rows", "f")]).unwrap().published);
     }
 }

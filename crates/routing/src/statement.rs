@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use rowcast_model::{Audience, Operation, OrgId, RelationId, TableName, Topic};
 
 use crate::{
     Detail, Stats, TableRule,
     delivery::{About, audience, members},
+    masks::Changed,
     message::{LogMessage, Place, Says},
     pairing::{Found, Part, Taken, Unit},
     plans::Plans,
@@ -51,6 +52,15 @@ impl Nameless {
     }
 }
 
+/// What a message says has changed in a row; of a row that moved, everything.
+fn changed(rule: &TableRule, message: &LogMessage<'_>, row: usize) -> Changed {
+    let moved = message.op() == Operation::Update && message.now(row) != message.before(row);
+    match moved {
+        true => Changed::Seen,
+        false => rule.changed(message.changed(row)),
+    }
+}
+
 /// What is needed besides the transaction.
 pub(crate) struct Context<'a> {
     pub(crate) plans: &'a Plans,
@@ -78,24 +88,29 @@ impl Transaction {
         match message.says() {
             Says::Truncate => {
                 let name = context.name(rule);
-                self.table_event(index, rule, &name, Topic::AllOrgs, op);
+                let changed = Changed::Seen;
+                self.table_event(index, rule, &name, Topic::AllOrgs, op, changed);
             }
             Says::Bulk => {
                 self.give_up_last(relation, op, message.n);
-                self.table_events(context, rule, op, index, message.bulk());
+                let told = message.bulk().map(|(org, said)| (org, rule.changed(said)));
+                self.table_events(context, rule, op, index, told);
             }
             Says::Ids => self.named_rows(context, rule, message, index),
             Says::Rows => match self.pairing.take_last(relation, op, message.n) {
                 Taken::All(units) => {
                     for (row, unit) in units.into_iter().enumerate() {
-                        self.pair_row(context, message, row, unit);
+                        self.pair_row(context, rule, message, row, unit);
                     }
                 }
                 incomplete => {
                     if incomplete == Taken::Missing {
                         context.stats.unmatched_events += 1;
                     }
-                    self.table_events(context, rule, op, index, message.organizations());
+                    let told = message
+                        .organizations()
+                        .map(|(org, row)| (org, changed(rule, message, row)));
+                    self.table_events(context, rule, op, index, told);
                 }
             },
         }
@@ -104,6 +119,7 @@ impl Transaction {
     fn pair_row(
         &mut self,
         context: &mut Context<'_>,
+        rule: &TableRule,
         message: &LogMessage<'_>,
         row: usize,
         unit: Unit,
@@ -114,9 +130,11 @@ impl Transaction {
             _ => now,
         };
         let delivery = if now == before {
-            self.place(now).map(Delivery::Here)
+            let changed = changed(rule, message, row);
+            self.place(now, changed).map(Delivery::Here)
         } else {
-            let (leave, enter) = (self.place(before), self.place(now));
+            let place = |place| self.place(place, Changed::Seen);
+            let (leave, enter) = ([before, now].map(place)).into();
             (leave.is_some() || enter.is_some()).then_some(Delivery::Moved { leave, enter })
         };
         match delivery {
@@ -128,8 +146,8 @@ impl Transaction {
         }
     }
 
-    fn place(&mut self, place: Place<'_>) -> Option<Target> {
-        Some(self.target(place.org?, place.user))
+    fn place(&mut self, place: Place<'_>, changed: Changed) -> Option<Target> {
+        Some(self.target(place.org?, place.user, changed))
     }
 
     /// A message with record ids: the changes are not in the log.
@@ -148,9 +166,11 @@ impl Transaction {
             let (now, before) = (message.now(row), message.before(row));
             let op = message.op();
             if op != Operation::Update || (now == before && id == old_id) {
-                self.record_event(context, rule, &name, at, op, id, now);
+                let changed = changed(rule, message, row);
+                self.record_event(context, rule, &name, at, op, id, (now, changed));
             } else {
                 let after = at.saturating_add(1);
+                let (before, now) = ((before, Changed::Seen), (now, Changed::Seen));
                 self.record_event(context, rule, &name, at, Operation::Delete, old_id, before);
                 self.record_event(context, rule, &name, after, Operation::Insert, id, now);
             }
@@ -167,21 +187,24 @@ impl Transaction {
         index: u32,
         op: Operation,
         record_id: Option<&str>,
-        place: Place<'_>,
+        (place, changed): (Place<'_>, Changed),
     ) {
-        let Some(Target { org, user }) = self.place(place) else {
+        let Some(Target { org, user, .. }) = self.place(place, changed) else {
             context.stats.unmapped += 1;
             return;
         };
         let topic = Topic::Org(org);
         // Without a record id the event says only that the table changed.
-        if rule.detail == Detail::Table || record_id.is_none() {
-            return self.table_event(index, rule, name, topic, op);
+        if rule.detail == Detail::Table || record_id.is_none() || self.head.is_before(rule) {
+            return self.table_event(index, rule, name, topic, op, changed);
         }
-        let Some(audience) = audience(rule, user) else {
+        let Some(audience) = audience(rule, user, rule.masked(changed)) else {
             context.stats.unmapped += 1;
             return;
         };
+        if changed.is_nothing() {
+            return;
+        }
         let about = About {
             topic,
             audience,
@@ -199,10 +222,14 @@ impl Transaction {
         table: &Arc<TableName>,
         topic: Topic,
         op: Operation,
+        changed: Changed,
     ) {
+        if changed.is_nothing() {
+            return;
+        }
         let about = About {
             topic,
-            audience: members(rule),
+            audience: members(rule, changed),
             table,
             op,
             record_id: None,
@@ -218,13 +245,21 @@ impl Transaction {
         rule: &TableRule,
         op: Operation,
         index: u32,
-        orgs: impl Iterator<Item = &'m str>,
+        told: impl Iterator<Item = (&'m str, Changed)>,
     ) {
         let name = context.name(rule);
-        let mut seen: HashSet<&str> = HashSet::new();
-        for (at, org) in (0u32..).zip(orgs.filter(|org| seen.insert(org))) {
+        let mut places: HashMap<&str, usize> = HashMap::new();
+        let mut orgs: Vec<(&str, Changed)> = Vec::new();
+        for (org, changed) in told {
+            let at = *places.entry(org).or_insert(orgs.len());
+            match orgs.get_mut(at) {
+                Some((_, all)) => *all = all.or(changed),
+                None => orgs.push((org, changed)),
+            }
+        }
+        for (at, (org, changed)) in (0u32..).zip(orgs) {
             let topic = Topic::Org(self.intern.org(org));
-            self.table_event(index.saturating_add(at), rule, &name, topic, op);
+            self.table_event(index.saturating_add(at), rule, &name, topic, op, changed);
         }
     }
 
@@ -263,7 +298,7 @@ impl Transaction {
                 self.nameless.rule = Some(rule.clone());
                 self.nameless.op = Some(operation);
             }
-            let target = self.target(row.org, row.user);
+            let target = self.target(row.org, row.user, rule.changed(row.changed));
             self.nameless.events.push((index, event, target));
             return;
         }
@@ -273,7 +308,8 @@ impl Transaction {
             (None, Some(rows)) if event != Operation::Truncate => {
                 self.bulk_row(rule, row, rows, index);
                 let topic = self.topic(row);
-                self.table_event(index, rule, &name, topic, event);
+                let changed = rule.changed(row.changed);
+                self.table_event(index, rule, &name, topic, event, changed);
             }
             (Some(record_id), _) if paired => {
                 self.paired_row(context, rule, row, record_id, index);
@@ -283,11 +319,13 @@ impl Transaction {
                     org: Some(row.org),
                     user: row.user,
                 };
+                let place = (place, rule.changed(row.changed));
                 self.record_event(context, rule, &name, index, event, record_id, place);
             }
             _ => {
                 let topic = self.topic(row);
-                self.table_event(index, rule, &name, topic, event);
+                let changed = rule.changed(row.changed);
+                self.table_event(index, rule, &name, topic, event, changed);
             }
         }
     }
@@ -312,7 +350,8 @@ impl Transaction {
             (Operation::Insert, Operation::Update) => Part::Enter,
             _ => Part::Whole,
         };
-        let target = self.target(row.org, row.user);
+        let changed = rule.changed(row.changed);
+        let target = self.target(row.org, row.user, changed);
         let found = self
             .pairing
             .pair_record(rule.relation, row.operation, part, record_id, target);
@@ -321,7 +360,7 @@ impl Transaction {
             Found::Paired => {}
             Found::Shed => {
                 let topic = self.topic(row);
-                self.table_event(index, rule, &name, topic, row.event);
+                self.table_event(index, rule, &name, topic, row.event, changed);
             }
             Found::Missing => {
                 context.stats.unmatched_events += 1;
@@ -336,7 +375,7 @@ impl Transaction {
                     index,
                     row.event,
                     Some(record_id),
-                    place,
+                    (place, changed),
                 );
             }
         }
@@ -386,7 +425,8 @@ impl Transaction {
         }
         let name = context.name(&rule);
         for (index, event, target) in run.events {
-            self.table_event(index, &rule, &name, Topic::Org(target.org), event);
+            let topic = Topic::Org(target.org);
+            self.table_event(index, &rule, &name, topic, event, target.changed);
         }
     }
 }

@@ -16,6 +16,7 @@ pub(crate) struct EventColumns {
     operation: Option<usize>,
     user_id: Option<usize>,
     row_count: Option<usize>,
+    changed: Option<usize>,
 }
 
 /// One row of it.
@@ -33,6 +34,8 @@ pub(crate) struct EventRow<'a> {
     pub(crate) user: Option<&'a str>,
     /// For an event about the whole table: rows of its statement.
     pub(crate) row_count: Option<u64>,
+    /// Which columns changed, where not all may know of it.
+    pub(crate) changed: Option<&'a str>,
 }
 
 impl EventColumns {
@@ -53,6 +56,7 @@ impl EventColumns {
             operation: at("operation"),
             user_id: at("user_id"),
             row_count: at("row_count"),
+            changed: at("changed"),
         }
     }
 
@@ -82,6 +86,7 @@ impl EventColumns {
                 Some(count) => Some(count.parse().ok()?),
                 None => None,
             },
+            changed: text(self.changed),
         })
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     Limits, Stats,
     delivery::{About, Deliverer, Head},
     intern::Intern,
+    masks::Changed,
     outbox::{Outbox, batch, news},
     pairing::Pairing,
     plan::{DataPlan, Row},
@@ -210,10 +211,11 @@ impl Transaction {
     }
 
     /// The place that a table event names.
-    pub(crate) fn target(&mut self, org: &str, user: Option<&str>) -> Target {
+    pub(crate) fn target(&mut self, org: &str, user: Option<&str>, changed: Changed) -> Target {
         Target {
             org: self.intern.org(org),
             user: user.map(|user| self.intern.user(user)),
+            changed,
         }
     }
 

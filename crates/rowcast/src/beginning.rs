@@ -58,6 +58,8 @@ pub fn forget_known(batch: &mut Batch, members: &mut Option<Known>, keys: &mut O
         batch.ops.retain(|op| match op {
             HubOp::Membership(_) | HubOp::MembershipsCleared => !members_known,
             HubOp::ApiKey(_) | HubOp::ApiKeysCleared => !keys_known,
+            // Read at the same moment as the keys.
+            HubOp::Rule { .. } | HubOp::RulesCleared => !keys_known,
             _ => true,
         });
     }
@@ -118,8 +120,13 @@ pub fn batch(ops: Vec<HubOp>) -> Batch {
 /// Pure: rows to state. What cannot be understood is left out and said.
 fn understand(rows: &CatalogRows) -> Beginning {
     let mut catalog = Catalog::new();
+    let mut rules = vec![HubOp::RulesCleared];
     for row in &rows.tables {
         if let Some(rule) = said(TableRule::from_text(&|name| text(row, name))) {
+            rules.push(HubOp::Rule {
+                table: rule.name.clone(),
+                now: Some(rule.shown()),
+            });
             catalog.set_table(rule);
         }
     }
@@ -156,6 +163,7 @@ fn understand(rows: &CatalogRows) -> Beginning {
             .filter_map(|row| said(namespace_from_text(&|name| text(row, name))))
             .map(HubOp::Namespace),
     );
+    ops.append(&mut rules);
     Beginning {
         catalog,
         ops,

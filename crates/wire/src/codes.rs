@@ -77,9 +77,10 @@ table! {
         UnknownColumn = 304, "unknown_column", "A filter or column list names a column that the table does not publish.", false;
         InvalidCursor = 305, "invalid_cursor", "The cursor was not handed out by this service; leave it away to start from now.", false;
         InvalidTables = 306, "invalid_tables", "The table list does not fit the channel; the message says why.", false;
-        OrganizationNeeded = 307, "organization_needed", "The channel belongs to an organization and none was named; send organizationId.", false;
-        SendForbidden = 308, "send_forbidden", "Clients may not send on this channel.", false;
-        UndeclaredEvent = 309, "undeclared_event", "The event is not among those that are declared for this channel or namespace.", false;
+        MaskedColumn = 307, "masked_column", "A filter names a column that is masked for this subscriber; leave it out.", false;
+        OrganizationNeeded = 308, "organization_needed", "The channel belongs to an organization and none was named; send organizationId.", false;
+        SendForbidden = 309, "send_forbidden", "Clients may not send on this channel.", false;
+        UndeclaredEvent = 310, "undeclared_event", "The event is not among those that are declared for this channel or namespace.", false;
         TooManySubscriptions = 400, "too_many_subscriptions", "This socket has as many subscriptions, or as large ones, as allowed; unsubscribe some first.", false;
         RateLimited = 401, "rate_limited", "Too many frames in a short time; slow down.", true;
         Overloaded = 402, "overloaded", "The service is at one of its limits; try again later.", true;

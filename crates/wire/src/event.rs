@@ -1,16 +1,22 @@
 //! Events as frames. Owns the order of their fields, which documents and clients rely on.
 //!
-//! One event has the same bytes for everybody of one [`EventClass`]; the hub encodes once per class.
+//! One event has the same bytes for everybody of one [`EventClass`]; the hub encodes once per class. Masked
+//! values are masked here, as every byte of a row passes here.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use rowcast_model::{
-    Body, ColumnMeta, Cursor, JsonRow, Message, Operation, RoutedEvent, Says, Sender, TableName,
-    Topic,
+    Body, ColumnMeta, Cursor, JsonRow, MaskKind, Message, Operation, RoutedEvent, Says, Sender,
+    TableName, Topic, View,
 };
 
-use crate::{Forms, Frame, frame::FrameWriter, time::write_iso_millis};
+use crate::{
+    Forms, Frame,
+    frame::FrameWriter,
+    mask::{MaskedRow, write_masked_row},
+    time::write_iso_millis,
+};
 
 /// What the bytes of an event depend on besides the event.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +29,8 @@ pub struct EventClass<'a> {
     pub forms: Forms,
     /// Only these columns.
     pub columns: Option<&'a [Arc<str>]>,
+    /// Which masked columns are shown plain, where the event has masks.
+    pub view: View,
     /// Whether to mark the last event of a transaction (not where a channel sees several topics).
     pub mark_last: bool,
 }
@@ -136,15 +144,34 @@ fn change(
     let rows = new.map_or(0, JsonRow::cost) + old.map_or(0, JsonRow::cost);
     json.reserve(rows * 2 + 512);
     json.extend_from_slice(memo.head(event));
-    let object = |json: &mut Vec<u8>, row: Option<&JsonRow>| match row {
-        Some(row) => row.write_object(json, |column: &ColumnMeta| wanted(&column.name)),
-        None => json.extend_from_slice(b"null"),
-    };
-    object(json, new);
+    let masked = event.audience.masked.as_deref();
+    let object =
+        |json: &mut Vec<u8>, row: Option<&JsonRow>, plain: u64, unchanged: &[Arc<str>]| match (
+            row, masked,
+        ) {
+            (None, _) => json.extend_from_slice(b"null"),
+            (Some(row), Some(masked)) if plain != u64::MAX => {
+                let row = MaskedRow {
+                    row,
+                    masks: &masked.masks,
+                    plain,
+                    unchanged,
+                };
+                write_masked_row(json, &row, wanted);
+            }
+            (Some(row), _) => row.write_object(json, |column: &ColumnMeta| wanted(&column.name)),
+        };
+    object(json, new, class.view.new, unchanged);
     json.extend_from_slice(br#","old":"#);
-    object(json, old);
+    object(json, old, class.view.old, &[]);
     memo.write_place(json, event, class);
-    let mut kept = unchanged.iter().filter(|name| wanted(name)).peekable();
+    // A column of which nothing is shown does not say either whether it changed.
+    let silent = |name: &str| {
+        let of = masked.and_then(|masked| masked.masks.of(name));
+        of.is_some_and(|(i, mask)| mask.kind == MaskKind::Redact && class.view.new & 1 << i == 0)
+    };
+    let kept = unchanged.iter();
+    let mut kept = kept.filter(|name| wanted(name) && !silent(name)).peekable();
     if kept.peek().is_some() {
         json.extend_from_slice(br#","unchanged":["#);
         for (i, name) in kept.enumerate() {
@@ -287,7 +314,7 @@ fn end(json: &mut Vec<u8>, last: bool) {
 
 /// Appends text as a JSON string; copies in one piece when nothing has to be escaped, as in nearly
 /// every name.
-fn string(json: &mut Vec<u8>, text: &str) {
+pub(crate) fn string(json: &mut Vec<u8>, text: &str) {
     let plain = |b: &u8| *b >= 0x20 && *b != b'"' && *b != b'\\';
     if text.as_bytes().iter().all(plain) {
         json.push(b'"');
@@ -348,6 +375,7 @@ mod tests {
             broadcasts: true,
         },
         columns: None,
+        view: View::PLAIN,
         mark_last: true,
     };
 

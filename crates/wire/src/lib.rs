@@ -10,6 +10,7 @@ mod docs;
 pub mod event;
 mod filter;
 mod frame;
+mod mask;
 mod reference;
 pub mod server;
 mod time;
@@ -26,5 +27,6 @@ pub use filter::{
     eq_key_of_value, should_deliver,
 };
 pub use frame::{Frame, FrameWriter, close_frame, payload_of, pong_frame, text_frame};
+pub use mask::mask;
 pub use reference::Ref;
 pub use time::write_iso_millis;

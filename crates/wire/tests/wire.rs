@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 use rowcast_model::{
     Audience, Body, ColumnMeta, Cursor, Epoch, JsonRow, JsonRowBuilder, Kind, Lsn, Operation,
-    RoutedEvent, TableName, Timestamp, Topic,
+    RoutedEvent, TableName, Timestamp, Topic, View,
 };
 use rowcast_wire::{
     EventClass, Filter, FilterLimits, Forms, Limits, Operand, Truth, encode_event,
@@ -351,6 +351,7 @@ proptest! {
             organization: "acme",
             forms: Forms { changes, invalidations, broadcasts: true },
             columns: None,
+            view: View::PLAIN,
             mark_last: true,
         };
         let frames = encode_event(&event, &class);

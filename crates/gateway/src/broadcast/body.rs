@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rowcast_model::{
-    Audience, Channel, MAX_EVENT_BYTES, MAX_ID_BYTES, MAX_PAYLOAD_BYTES, MAX_TARGET_ROLES,
+    Audience, Channel, MAX_EVENT_BYTES, MAX_ID_BYTES, MAX_PAYLOAD_BYTES, MAX_TARGET_ROLES, Masked,
     Operation, OrgId, Role, TableName, UserId, is_name,
 };
 use rowcast_wire::deeper_than;
@@ -13,7 +13,7 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 use super::{
-    BroadcastError, Refusal,
+    BroadcastError, Refusal, masks,
     row::{self, Row},
 };
 
@@ -114,7 +114,9 @@ struct Raw<'a> {
     old: Option<&'a RawValue>,
     user_id: Option<String>,
     target_roles: Option<Vec<String>>,
-    masking_config: Option<IgnoredAny>,
+    #[serde(borrow)]
+    masking_config: Option<&'a RawValue>,
+    owner_id: Option<String>,
     durable: Option<bool>,
     idempotency_key: Option<String>,
 }
@@ -211,9 +213,6 @@ fn message(raw: Raw<'_>) -> Result<Message, BroadcastError> {
             "`durable` and `idempotencyKey` stand beside `messages`: they are of the whole batch",
         ));
     }
-    if raw.masking_config.is_some() {
-        return Err(BroadcastError::Masks);
-    }
     let organization = raw.organization_id.as_deref();
     let organization = organization
         .map(|id| id_of("organizationId", id).map(OrgId::from))
@@ -249,6 +248,7 @@ fn audience(raw: &Raw<'_>) -> Result<Audience, BroadcastError> {
     Ok(Audience {
         required_roles: roles.collect::<Result<_, _>>()?,
         user: user.map(UserId::from),
+        masked: None,
     })
 }
 
@@ -271,6 +271,8 @@ fn broadcast(
         ("schema", raw.schema.is_some()),
         ("new", raw.new.is_some()),
         ("old", raw.old.is_some()),
+        ("maskingConfig", raw.masking_config.is_some()),
+        ("ownerId", raw.owner_id.is_some()),
     ];
     without(&rows, "broadcast")?;
     let event = raw.event.as_deref().unwrap_or_default();
@@ -319,7 +321,7 @@ fn broadcast(
 fn change(
     raw: &Raw<'_>,
     organization: Option<OrgId>,
-    audience: Audience,
+    mut audience: Audience,
 ) -> Result<Change, BroadcastError> {
     let (verb, op, new, old) = match raw.r#type {
         Verb::Insert => ("insert", Operation::Insert, true, false),
@@ -343,6 +345,22 @@ fn change(
         None => Ok(None),
     };
     let table = raw.table.as_deref().ok_or_else(|| needed("table"))?;
+    let owner = raw.owner_id.as_deref();
+    let owner = owner.map(|id| id_of("ownerId", id)).transpose()?;
+    let owner = owner.map(UserId::from);
+    audience.masked = match raw.masking_config {
+        None => None,
+        Some(json) => {
+            let masks = masks::read(json.get())
+                .map_err(|why| BroadcastError::field(format!("`maskingConfig`: {why}")))?;
+            Some(Arc::new(Masked {
+                masks: Arc::new(masks),
+                owner: owner.clone(),
+                old_owner: owner,
+                only: None,
+            }))
+        }
+    };
     let schema = raw.schema.as_deref().unwrap_or("public");
     Ok(Change {
         organization: organization.ok_or_else(|| needed("organizationId"))?,

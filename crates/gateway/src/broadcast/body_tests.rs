@@ -192,8 +192,8 @@ fn what_cannot_be_meant_is_refused() {
             "invalid_field",
         ),
         (
-            r#"{"type":"insert","table":"t","new":{},"organizationId":"o","maskingConfig":{}}"#,
-            "masks_unsupported",
+            r#"{"type":"insert","table":"t","new":{},"organizationId":"o","maskingConfig":{"a":{"type":"hide"}}}"#,
+            "invalid_field",
         ),
         (
             r#"{"type":"insert","table":"t","new":{},"organizationId":"o","durable":true}"#,

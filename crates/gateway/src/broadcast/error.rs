@@ -34,9 +34,6 @@ pub enum BroadcastError {
     /// A field cannot be used.
     #[error("{0}")]
     InvalidField(String),
-    /// Masks of a single message.
-    #[error("`maskingConfig` is not understood yet; track the table with masks instead")]
-    Masks,
     /// The hub refuses it.
     #[error("{0}")]
     Hub(HubError),
@@ -70,7 +67,6 @@ impl BroadcastError {
             BroadcastError::Overloaded => "overloaded",
             BroadcastError::InvalidJson(_) => "invalid_json",
             BroadcastError::InvalidField(_) => "invalid_field",
-            BroadcastError::Masks => "masks_unsupported",
             BroadcastError::Hub(error) => error.code(),
             BroadcastError::DurableChange => "durable_change",
             BroadcastError::Durable(DurableError::Refused(_)) => "durable_refused",
@@ -97,8 +93,7 @@ impl BroadcastError {
                 StatusCode::BAD_REQUEST
             }
             BroadcastError::KeyInUse => StatusCode::CONFLICT,
-            BroadcastError::Masks
-            | BroadcastError::Hub(_)
+            BroadcastError::Hub(_)
             | BroadcastError::DurableChange
             | BroadcastError::Durable(DurableError::Refused(_))
             | BroadcastError::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
@@ -146,7 +141,6 @@ mod tests {
             BroadcastError::Overloaded,
             BroadcastError::InvalidJson(text()),
             BroadcastError::InvalidField(text()),
-            BroadcastError::Masks,
             BroadcastError::Hub(HubError::NotReady),
             BroadcastError::Hub(HubError::NoSuchChannel("x".into())),
             BroadcastError::Hub(HubError::OrganizationNeeded("x".into())),

@@ -9,6 +9,7 @@ pub mod body;
 mod durable;
 mod error;
 mod idempotency;
+mod masks;
 mod row;
 
 use std::{
@@ -383,7 +384,13 @@ fn change_event(change: Change) -> RoutedEvent {
         new,
         old,
     } = change;
-    let id = |row: &Option<row::Row>| row.as_ref().and_then(|row| row.id.clone());
+    // A key that is masked is told to nobody beside its row.
+    let masked = audience.masked.as_ref();
+    let hidden = masked.is_some_and(|masked| masked.masks.of("id").is_some());
+    let id = |row: &Option<row::Row>| {
+        let row = row.as_ref().filter(|_| !hidden);
+        row.and_then(|row| row.id.clone())
+    };
     let (new_id, old_id) = (id(&new), id(&old));
     let moved = new_id.is_some() && old_id.is_some() && new_id != old_id;
     RoutedEvent {

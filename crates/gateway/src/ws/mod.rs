@@ -7,9 +7,11 @@ mod handshake;
 mod reader;
 mod say;
 mod socket;
+mod turns;
 
 pub(crate) use half::Incoming;
 pub(crate) use handshake::upgrade;
+pub(crate) use turns::Turns;
 
 use std::sync::Arc;
 
@@ -33,6 +35,7 @@ pub(crate) struct Shared {
     pub stopping: CancellationToken,
     pub sockets: TaskTracker,
     pub incoming: Arc<Incoming>,
+    pub turns: Turns,
 }
 
 impl Shared {

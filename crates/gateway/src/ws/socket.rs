@@ -18,6 +18,7 @@ use super::{
     half::Socket,
     reader::{Read, Reader},
     say,
+    turns::Place,
 };
 use crate::{
     admission::Ticket,
@@ -27,8 +28,6 @@ use crate::{
 
 /// Held-back events (`latest`) leave this long after the first of them.
 const LATEST_PAUSE: Duration = Duration::from_millis(50);
-/// The past is told on after this when there was no room.
-const REPLAY_PAUSE: Duration = Duration::from_millis(200);
 /// How long a farewell may take to be read.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -143,6 +142,7 @@ async fn listen(
         return End::Close(CloseCode::Restarting);
     }
     let mut latest_due: Option<Instant> = None;
+    let mut place = Place::default();
     // More than the first frame may have come already.
     let mut more = true;
     loop {
@@ -179,11 +179,11 @@ async fn listen(
             }
             continue;
         }
-        let told = work.replay && shared.hub.replay(connection);
-        let mut wake = latest_due.map_or(session.next(), |at| at.min(session.next()));
-        if work.replay && !told {
-            wake = wake.min(now + REPLAY_PAUSE);
-        }
+        let told = place.tell(&shared.turns, work.replay, now, || {
+            shared.hub.replay(connection)
+        });
+        let dues = [latest_due, place.not_before()].into_iter().flatten();
+        let wake = dues.fold(session.next(), Instant::min);
         tokio::select! {
             ready = socket.readable() => match ready {
                 Ok(()) => more = true,
@@ -195,6 +195,7 @@ async fn listen(
             },
             // More of the past may follow; others get their turn.
             () = tokio::task::yield_now(), if told => {}
+            () = place.called() => {}
             () = connection.woken() => {}
             () = tokio::time::sleep_until(wake.into()) => {}
         }
@@ -433,6 +434,6 @@ mod tests {
             size_of::<F>()
         }
         let bytes = bytes(super::run);
-        assert!(bytes <= 1536, "{bytes}");
+        assert!(bytes <= 1600, "{bytes}");
     }
 }

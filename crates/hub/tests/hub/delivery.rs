@@ -79,6 +79,7 @@ fn whoever_misses_the_last_event_is_told_of_the_commit() {
         event.audience = Audience {
             required_roles: std::sync::Arc::new(["admin".into()]),
             user: None,
+            masked: None,
         };
         event
     };

@@ -61,6 +61,7 @@ fn only(roles: &[&str], user: Option<&str>, changed: Changed) -> Changed {
     let audience = Audience {
         required_roles: roles.iter().map(|role| (*role).into()).collect(),
         user: user.map(Into::into),
+        masked: None,
     };
     let event = RoutedEvent {
         audience,

@@ -6,6 +6,7 @@ mod bodies;
 mod configuration;
 mod events;
 mod fuzz;
+mod masks;
 mod oracle;
 mod streaming;
 mod support;

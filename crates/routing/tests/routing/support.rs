@@ -189,6 +189,7 @@ impl Log {
                 row.operation,
                 row.user,
                 rows.as_deref(),
+                row.changed,
             ],
         )
     }
@@ -208,6 +209,7 @@ pub struct EventRow<'a> {
     pub operation: Option<&'a str>,
     pub user: Option<&'a str>,
     pub row_count: Option<u64>,
+    pub changed: Option<&'a str>,
 }
 
 pub fn events_table() -> Arc<Relation> {
@@ -227,6 +229,7 @@ pub fn events_table() -> Arc<Relation> {
             "operation",
             "user_id",
             "row_count",
+            "changed",
         ],
         ReplicaIdentity::Full,
     )

@@ -192,10 +192,11 @@ impl Database<'_> {
                         bit_or(CASE e.event_type WHEN 'INSERT' THEN 1 WHEN 'UPDATE' THEN 2 WHEN 'DELETE' THEN 4
                                                  WHEN 'TRUNCATE' THEN 8 ELSE 0 END),
                         max(w.reach::bigint - age(e.xmin)::bigint),
-                        (extract(epoch FROM max(e.created_at)) * 1000000)::bigint
+                        (extract(epoch FROM max(e.created_at)) * 1000000)::bigint, e.changed::text
                  FROM public.realtime_table_events e JOIN wanted w ON w.organization = e.organization_id
                  WHERE (e.bucket = ANY ($3) OR e.bucket < 0 OR e.bucket > 7) AND age(e.xmin) <= w.reach
-                 GROUP BY 1, 2, 3, 4, 5, 6",
+                   AND e.changed IS DISTINCT FROM '{}'
+                 GROUP BY 1, 2, 3, 4, 5, 6, e.changed",
                 parameters,
             )
             .await
@@ -329,5 +330,6 @@ fn past_row(row: &Row, horizon: u64) -> PastRow {
             .collect(),
         newest: horizon.saturating_add_signed(row.get(7)),
         at: Timestamp(row.get(8)),
+        changed: row.get::<_, Option<&str>>(9).map(Arc::from),
     }
 }
