@@ -79,14 +79,14 @@ pub(crate) async fn run(
     match admitted {
         Ok(Member {
             connection,
-            session,
+            mut session,
             home,
         }) => {
             let whose = Whose {
                 connection: &connection,
                 home: &home,
             };
-            match listen(&shared, &socket, &mut reader, whose, session).await {
+            match listen(&shared, &socket, &mut reader, whose, &mut session).await {
                 End::Close(code) => {
                     shared.metrics.closed(code);
                     connection.close(code);
@@ -134,7 +134,7 @@ async fn listen(
     socket: &TcpStream,
     reader: &mut Reader,
     whose: Whose<'_>,
-    mut session: Session,
+    session: &mut Session,
 ) -> End {
     let connection = whose.connection;
     if shared.stopping.is_cancelled() {
@@ -167,7 +167,7 @@ async fn listen(
             _ => {}
         }
         if more {
-            match read_turn(shared, socket, reader, whose, &mut session).await {
+            match read_turn(shared, socket, reader, whose, session).await {
                 Turn::End(end) => return end,
                 Turn::Drained => more = false,
                 Turn::More => {
