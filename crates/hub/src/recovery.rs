@@ -19,7 +19,7 @@ use crate::{
     Connection, Identity,
     history::Of,
     replay::{Outcome, Rights, Turn, has_it},
-    state::{Map, Replay, State, Sub},
+    state::{Map, Replay, State, organizations_heard},
     subscribe::{hears_all, past_of},
     topics::SubId,
 };
@@ -360,13 +360,7 @@ impl State {
         if !told.reaches(&floor) || !organizations_of(&topics).all(asked) {
             return Some(Outcome::Overtaken);
         }
-        let others: SmallVec<[&Sub; 2]> = conn
-            .about
-            .subs
-            .iter()
-            .filter_map(|other| self.subs.get(*other as usize))
-            .filter(|other| matches!(other.channel, Channel::Org(_)))
-            .collect();
+        let others = organizations_heard(&self.subs, conn);
         let personal = matches!(sub.channel, Channel::User(_));
         let mut rights = Rights::new(sub, identity);
         while let Some(part) = told.parts.get(told.part) {

@@ -9,7 +9,6 @@ use std::{cmp::Ordering, sync::Arc};
 
 use rowcast_model::{Channel, Cursor, RoutedEvent, Topic, UserId};
 use rowcast_wire::{Mode, server};
-use smallvec::SmallVec;
 
 use crate::{
     Connection, Grant, Identity,
@@ -17,7 +16,7 @@ use crate::{
     latest::{self, RecordKey},
     outbox::Budget,
     rules::RULE_CHANGED,
-    state::{Replay, State, Sub},
+    state::{Replay, State, Sub, organizations_heard},
     subscribe::{hears_all, past_of},
     topics::SubId,
     view,
@@ -155,13 +154,7 @@ impl State {
         if !matches!(reaches, Some(Ordering::Less | Ordering::Equal)) {
             return Outcome::Overtaken;
         }
-        let others: SmallVec<[&Sub; 2]> = conn
-            .about
-            .subs
-            .iter()
-            .filter_map(|other| self.subs.get(*other as usize))
-            .filter(|other| matches!(other.channel, Channel::Org(_)))
-            .collect();
+        let others = organizations_heard(&self.subs, conn);
         let mut rights = Rights::new(sub, identity);
         let personal = rights.user.is_some();
         for event in self.history.after(of, replay.from) {

@@ -253,6 +253,16 @@ fn process() -> u16 {
     u16::try_from(seconds % 2047).unwrap_or(0)
 }
 
+/// Subscriptions of a connection to channels of organizations: what is told on one of them is not told on the
+/// user's own channel.
+pub(crate) fn organizations_heard<'a>(subs: &'a Slab<Sub>, conn: &Conn) -> SmallVec<[&'a Sub; 2]> {
+    let heard = conn.about.subs.iter();
+    heard
+        .filter_map(|id| subs.get(*id as usize))
+        .filter(|sub| matches!(sub.channel, Channel::Org(_)))
+        .collect()
+}
+
 impl State {
     pub(crate) fn new(limits: HubLimits, metrics: Metrics) -> State {
         State {

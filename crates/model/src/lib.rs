@@ -13,6 +13,7 @@ mod cursor;
 mod ids;
 mod json_row;
 mod lsn;
+mod mask_text;
 mod masks;
 mod message;
 mod pattern;
@@ -29,6 +30,7 @@ pub use cursor::{Cursor, CursorError, Epoch};
 pub use ids::{Channel, ChannelError, OrgId, Role, UserId};
 pub use json_row::{ColumnMeta, JsonRow, JsonRowBuilder};
 pub use lsn::{Lsn, LsnError};
+pub use mask_text::MaskError;
 pub use masks::{MOST_MASKS, Mask, MaskKind, Masked, Masks, View};
 pub use message::{
     MAX_EVENT_BYTES, MAX_ID_BYTES, MAX_PAYLOAD_BYTES, MAX_TARGET_ROLES, Message, Says, Sender,

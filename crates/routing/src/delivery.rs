@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::{
     Detail, Stats, TableRule,
-    masks::Changed,
+    changed::Changed,
     outbox::Outbox,
     plan::{DataPlan, Row, Side},
     queue::{Delivery, Target},

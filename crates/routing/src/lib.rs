@@ -8,6 +8,7 @@
 
 mod array_text;
 mod catalog;
+mod changed;
 mod channel;
 mod delivery;
 mod error;
@@ -15,7 +16,6 @@ mod group;
 mod intern;
 pub mod json;
 mod live;
-mod masks;
 mod membership;
 mod message;
 mod outbox;

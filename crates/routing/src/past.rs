@@ -13,7 +13,7 @@ use rowcast_model::{
     TableName, Timestamp, Topic, UserId,
 };
 
-use crate::{Detail, Storage, TableRule, delivery::members, masks::Changed as What};
+use crate::{Detail, Storage, TableRule, changed::Changed as What, delivery::members};
 
 /// What all rows about one record for one user come to.
 #[derive(Clone, Debug, PartialEq, Eq)]

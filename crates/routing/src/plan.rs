@@ -8,7 +8,7 @@ use rowcast_model::{
 };
 use smallvec::SmallVec;
 
-use crate::{Detail, TableRule, masks::Changed, record_id::write_key};
+use crate::{Detail, TableRule, changed::Changed, record_id::write_key};
 
 /// A changed row without its relation, which the plan knows.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use rowcast_model::{HubOp, OrgId, UserId};
 use smallvec::SmallVec;
 
 use crate::{
-    masks::Changed,
+    changed::Changed,
     plan::{DataPlan, Row},
 };
 

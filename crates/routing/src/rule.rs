@@ -4,11 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use rowcast_model::{Masked, Masks, Operation, RelationId, Role, Shown, TableName, Timestamp};
 
-use crate::{
-    RoutingError,
-    array_text::text_elements,
-    masks::{self, Changed},
-};
+use crate::{RoutingError, array_text::text_elements, changed::Changed};
 
 /// Where a table's events are written by its triggers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,10 +179,11 @@ impl TableRule {
         };
         let columns: Option<Vec<Arc<str>>> = list("columns")?.map(names);
         let key_columns: Vec<Arc<str>> = list("key_columns")?.map(names).unwrap_or_default();
-        let masks = match get("mask").map(|text| (text, masks::read(text))) {
+        let mask = get("mask").filter(|text| *text != "null");
+        let masks = match mask.map(|text| (text, text.parse::<Masks>())) {
             None => None,
-            Some((_, Some(masks))) => Some(masks).filter(|masks| !masks.columns().is_empty()),
-            Some((text, None)) => {
+            Some((_, Ok(masks))) => Some(masks).filter(|masks| !masks.columns().is_empty()),
+            Some((text, Err(_))) => {
                 return Err(RoutingError::invalid(
                     TABLE,
                     "mask",

@@ -8,8 +8,8 @@ use rowcast_model::{Audience, Operation, OrgId, RelationId, TableName, Topic};
 
 use crate::{
     Detail, Stats, TableRule,
+    changed::Changed,
     delivery::{About, audience, members},
-    masks::Changed,
     message::{LogMessage, Place, Says},
     pairing::{Found, Part, Taken, Unit},
     plans::Plans,

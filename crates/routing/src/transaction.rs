@@ -8,9 +8,9 @@ use smallvec::SmallVec;
 
 use crate::{
     Limits, Stats,
+    changed::Changed,
     delivery::{About, Deliverer, Head},
     intern::Intern,
-    masks::Changed,
     outbox::{Outbox, batch, news},
     pairing::Pairing,
     plan::{DataPlan, Row},

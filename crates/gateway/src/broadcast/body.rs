@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rowcast_model::{
-    Audience, Channel, MAX_EVENT_BYTES, MAX_ID_BYTES, MAX_PAYLOAD_BYTES, MAX_TARGET_ROLES, Masked,
-    Operation, OrgId, Role, TableName, UserId, is_name,
+    Audience, Channel, MAX_EVENT_BYTES, MAX_ID_BYTES, MAX_PAYLOAD_BYTES, MAX_TARGET_ROLES,
+    MaskError, Masked, Masks, Operation, OrgId, Role, TableName, UserId, is_name,
 };
 use rowcast_wire::deeper_than;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
 use super::{
-    BroadcastError, Refusal, masks,
+    BroadcastError, Refusal,
     row::{self, Row},
 };
 
@@ -351,8 +351,9 @@ fn change(
     audience.masked = match raw.masking_config {
         None => None,
         Some(json) => {
-            let masks = masks::read(json.get())
-                .map_err(|why| BroadcastError::field(format!("`maskingConfig`: {why}")))?;
+            let masks: Masks = json.get().parse().map_err(|why: MaskError| {
+                BroadcastError::field(format!("`maskingConfig`: {why}"))
+            })?;
             Some(Arc::new(Masked {
                 masks: Arc::new(masks),
                 owner: owner.clone(),

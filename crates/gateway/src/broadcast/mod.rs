@@ -9,7 +9,6 @@ pub mod body;
 mod durable;
 mod error;
 mod idempotency;
-mod masks;
 mod row;
 
 use std::{
