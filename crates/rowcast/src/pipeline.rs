@@ -275,6 +275,13 @@ struct Publisher {
 
 impl Publisher {
     async fn run(mut self, mut queue: Receiver, stop: &CancellationToken) {
+        if let Some(gate) = &mut self.gate {
+            // Nothing is published, and nobody told "ready", before there was an attempt.
+            tokio::select! {
+                () = gate.prepare() => {}
+                () = stop.cancelled() => return,
+            }
+        }
         loop {
             let batch = tokio::select! {
                 batch = queue.pop() => batch,

@@ -39,7 +39,7 @@ pub struct VisibilityGate {
 }
 
 impl VisibilityGate {
-    /// Connects when first needed.
+    /// Connects with [`Self::prepare`], or when first needed.
     pub fn new(info: ConnInfo) -> VisibilityGate {
         VisibilityGate {
             info,
@@ -47,6 +47,14 @@ impl VisibilityGate {
             timeline: None,
             doubt_until: None,
             last: None,
+        }
+    }
+
+    /// Connects ahead of the first question: the process may have no file left by then, when many sockets came
+    /// first. A failure is told by the question.
+    pub async fn prepare(&mut self) {
+        if self.connection.is_none() {
+            self.connection = Box::pin(self.connect()).await.ok();
         }
     }
 
