@@ -230,27 +230,27 @@ async fn g22_g23_parameters_are_checked() {
     .await;
     let mut anna = world.member("anna", "org_1").await;
     let uuid = "11111111-1111-4111-8111-111111111111";
-    for (workspace, conversation, fits) in [
-        (uuid, "abc", true),
-        (uuid, "abcd", false),
-        ("7", "abc", false),
-    ] {
-        let channel = format!("workspace:{workspace}:conversation:{conversation}");
-        let reply = anna.ask(subscribe(&channel, json!({}))).await;
-        assert_eq!(reply.is("subscribed"), fits, "{}", reply.text);
+    let names = [
+        (format!("workspace:{uuid}:conversation:abc"), true),
+        (format!("workspace:{uuid}:conversation:abcd"), false),
+        ("workspace:7:conversation:abc".to_owned(), false),
+    ];
+    for (channel, fits) in &names {
+        let reply = anna.ask(subscribe(channel, json!({}))).await;
+        assert_eq!(reply.is("subscribed"), *fits, "{}", reply.text);
+        if !fits {
+            assert_eq!(reply.text_of("name"), "unknown_channel");
+            let message = reply.text_of("message");
+            assert!(message.contains("must be"), "{}", reply.text);
+        }
+    }
+    for (channel, fits) in &names {
         let send = format!("SELECT rowcast.send('{channel}', 'e', organization => 'org_1')");
-        match fits {
-            true => world.exec(&send).await,
-            false => {
-                let (_, message) = world.sql.fails(&send).await;
-                assert!(message.contains("must be"), "{message}");
-                assert_eq!(reply.text_of("name"), "unknown_channel");
-                assert!(
-                    reply.text_of("message").contains("must be"),
-                    "{}",
-                    reply.text
-                );
-            }
+        if *fits {
+            world.exec(&send).await;
+        } else {
+            let (_, message) = world.sql.fails(&send).await;
+            assert!(message.contains("must be"), "{message}");
         }
     }
     let events = world.events_so_far(&mut anna, "org_1").await;
