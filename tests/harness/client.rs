@@ -75,6 +75,8 @@ pub enum End {
 pub struct Client {
     socket: WebSocketStream<TcpStream>,
     pub seen: Vec<Frame>,
+    /// How many of them the test has had; a reply that is waited for passes over nothing.
+    told: usize,
     next_ref: u64,
 }
 
@@ -98,6 +100,7 @@ impl Client {
         Client {
             socket,
             seen: Vec::new(),
+            told: 0,
             next_ref: 0,
         }
     }
@@ -109,6 +112,7 @@ impl Client {
         Some(Client {
             socket,
             seen: Vec::new(),
+            told: 0,
             next_ref: 0,
         })
     }
@@ -188,6 +192,12 @@ impl Client {
 
     /// Reads until a frame fulfils `wanted`; panics with what came instead.
     pub async fn until(&mut self, what: &str, wanted: impl Fn(&Frame) -> bool) -> Frame {
+        let frame = self.until_reply(what, wanted).await;
+        self.told = self.seen.len();
+        frame
+    }
+
+    async fn until_reply(&mut self, what: &str, wanted: impl Fn(&Frame) -> bool) -> Frame {
         let start = self.seen.len();
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -216,9 +226,10 @@ impl Client {
     }
 
     /// Reads until the event of the fence row `id`; whatever was committed before it came before it.
-    /// Returns the events (of other tables) that came since the last call of `until_fence` and the like.
+    /// Returns the events (of other tables) that came since the last call of `until_fence` and the like, also
+    /// those that came before a reply.
     pub async fn until_fence(&mut self, id: i64) -> Vec<Frame> {
-        let start = self.seen.len();
+        let start = self.told;
         let record = id.to_string();
         self.until(&format!("fence {id}"), |frame| {
             frame.table() == "fences"
@@ -238,7 +249,7 @@ impl Client {
         let reference = format!("r{}", self.next_ref);
         frame["ref"] = json!(reference);
         self.send(frame).await;
-        self.until("a reply", |frame| frame.json["ref"] == json!(reference))
+        self.until_reply("a reply", |frame| frame.json["ref"] == json!(reference))
             .await
     }
 
