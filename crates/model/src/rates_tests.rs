@@ -76,7 +76,7 @@ fn in_no_span_of_time_more_goes_through_than_the_rule_says() {
         for (first, from) in went.iter().enumerate() {
             for (last, to) in went.iter().enumerate().skip(first) {
                 let most = burst + (to - from) * amount / 1000 + 1;
-                assert!((last - first) as u64 < most);
+                assert!(((last - first) as u64) < most);
             }
         }
     }
