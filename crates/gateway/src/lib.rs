@@ -26,3 +26,4 @@ pub use http::Readiness;
 pub use metrics::GatewayMetrics;
 pub use network::{Network, NotANetwork};
 pub use server::{Gateway, HEAD_BYTES, INTERNAL_CONNECTIONS, serve};
+pub use ws::event::{AskApplication, COUNTED_BYTES, COUNTED_USERS};

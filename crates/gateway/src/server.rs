@@ -23,7 +23,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    DurableSender, GatewayConfig, GatewayError, GatewayMetrics, Readiness, SocketLimits,
+    AskApplication, DurableSender, GatewayConfig, GatewayError, GatewayMetrics, Readiness,
+    SocketLimits,
     admission::Admission,
     arrivals::Arrivals,
     auth::Verifier,
@@ -51,7 +52,8 @@ pub struct Gateway {
     listeners: TaskTracker,
 }
 
-/// Listens and serves until stopped. `extra` are further public routes; `durable` writes broadcasts into the log.
+/// Listens and serves until stopped. `extra` are further public routes; `durable` writes broadcasts into the log;
+/// `application` answers client events.
 ///
 /// # Errors
 /// [`GatewayError`] when an address or a key cannot be used.
@@ -63,6 +65,7 @@ pub async fn serve(
     registry: Arc<Registry>,
     extra: Router,
     durable: Option<Arc<dyn DurableSender>>,
+    application: Option<Arc<dyn AskApplication>>,
 ) -> Result<Gateway, GatewayError> {
     let stopping = CancellationToken::new();
     let (sockets, listeners) = (TaskTracker::new(), TaskTracker::new());
@@ -88,6 +91,13 @@ pub async fn serve(
             used: metrics.incoming.clone(),
         }),
         turns: ws::Turns::default(),
+        events: ws::Events::new(
+            application,
+            Arc::new(Incoming {
+                limit: limits.client_events_bytes,
+                used: metrics.waiting_events.clone(),
+            }),
+        ),
     });
     let socket = Router::new()
         .route("/realtime/v1/websocket", get(ws::upgrade))

@@ -8,8 +8,10 @@
 //!
 //! Locks, in this order and never across an await: the press (one publisher), the state, an outbox.
 
+mod caller;
 mod channels;
 mod classes;
+mod client_events;
 mod connection;
 mod direct;
 mod directory;
@@ -36,6 +38,7 @@ mod stream;
 mod subscribe;
 mod topics;
 
+pub use client_events::Sending;
 pub use connection::{Connection, Work};
 pub use direct::{Relay, Sent};
 pub use directory::ApiKey;

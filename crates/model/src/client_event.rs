@@ -5,21 +5,19 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{InputSchema, Pattern, Role};
+use crate::{Handler, InputSchema, Pattern, Role};
 
 /// Longest data of a client event in bytes of its JSON text, when the rule does not say.
 pub const CLIENT_EVENT_BYTES: usize = 16 * 1024;
 /// The field of a relayed event that says who sent it.
 pub const SENDER_FIELD: &str = "user_id";
 
-/// What handles a client event.
+/// What becomes of a client event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Handler {
-    /// A function of the database: schema and name, quoted where that is needed.
-    Function(Arc<str>),
-    /// A webhook of the configuration, by its name.
-    Webhook(Arc<str>),
-    /// Nobody: the others on the channel get it under this name, with the sender put in by the service.
+pub enum Becomes {
+    /// The application is asked: its answer is the sender's.
+    Question(Handler),
+    /// The others on the channel get it under this name, with the sender put in by the service.
     Relay(Arc<str>),
 }
 
@@ -60,7 +58,7 @@ pub struct ClientEventRule {
     /// The event's name.
     pub event: Arc<str>,
     /// What becomes of it.
-    pub handler: Handler,
+    pub becomes: Becomes,
     /// The sender needs one of these roles; empty: none.
     pub roles: Arc<[Role]>,
     /// What its data must look like; `None`: any JSON, of a relay any object.

@@ -8,6 +8,7 @@
 //!
 //! Promises: no IO, no clock, no async; every parser here is total and never panics.
 
+mod application;
 mod channel_rule;
 mod client_event;
 mod cursor;
@@ -26,12 +27,16 @@ mod relation;
 mod routed;
 mod source;
 
+pub use application::{
+    AskError, Asking, Caller, Claims, FunctionName, FunctionNameError, Handler, MAX_CODE_BYTES,
+    MAX_SENTENCE_BYTES, Method, Question, Refusal,
+};
 pub use channel_rule::{
     ArgumentError, Arguments, ChannelChange, ChannelRule, NamespaceChange, PARAMETER_BYTES,
     ParameterKind, Revocation, Scope, Who,
 };
 pub use client_event::{
-    CLIENT_EVENT_BYTES, ClientEventChange, ClientEventRule, Edge, Handler, RateRule, SENDER_FIELD,
+    Becomes, CLIENT_EVENT_BYTES, ClientEventChange, ClientEventRule, Edge, RateRule, SENDER_FIELD,
     ThrottleRule,
 };
 pub use cursor::{Cursor, CursorError, Epoch};

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use rowcast_model::{
-    CLIENT_EVENT_BYTES, ClientEventChange, ClientEventRule, Edge, FIELD_CHARS, Field, FieldKind,
-    Handler, InputSchema, MAX_EVENT_BYTES, MAX_PAYLOAD_BYTES, MOST_FIELDS, Pattern, RateRule, Role,
-    SENDER_FIELD, ThrottleRule, is_name,
+    Becomes, CLIENT_EVENT_BYTES, ClientEventChange, ClientEventRule, Edge, FIELD_CHARS, Field,
+    FieldKind, FunctionName, Handler, InputSchema, MAX_EVENT_BYTES, MAX_PAYLOAD_BYTES, MOST_FIELDS,
+    Pattern, RateRule, Role, SENDER_FIELD, ThrottleRule, is_name,
 };
 use serde::Deserialize;
 
@@ -119,11 +119,15 @@ pub fn client_event_from_text<'a>(
         .parse()
         .map_err(|_| invalid("pattern", text, "a pattern such as room:*"))?;
     let event = need("event")?;
-    let handler = match (get("handler"), get("webhook"), get("relay")) {
-        (Some(function), None, None) => Handler::Function(function.into()),
-        (None, Some(webhook), None) => Handler::Webhook(webhook.into()),
+    let becomes = match (get("handler"), get("webhook"), get("relay")) {
+        (Some(function), None, None) => {
+            let named = function.parse::<FunctionName>();
+            let named = named.map_err(|_| invalid("handler", function, "schema.function"))?;
+            Becomes::Question(Handler::Function(named))
+        }
+        (None, Some(webhook), None) => Becomes::Question(Handler::Webhook(webhook.into())),
         (None, None, Some(relay)) if is_name(relay, MAX_EVENT_BYTES) => {
-            Handler::Relay(relay.into())
+            Becomes::Relay(relay.into())
         }
         _ => {
             let expected = "one of handler, webhook and relay";
@@ -141,7 +145,7 @@ pub fn client_event_from_text<'a>(
             let wrong = || invalid("input", json, "fields such as {\"room_id\": \"int\"}");
             let fields: BTreeMap<String, RawField> =
                 serde_json::from_str(json).map_err(|_| wrong())?;
-            let relayed = matches!(handler, Handler::Relay(_));
+            let relayed = matches!(becomes, Becomes::Relay(_));
             if fields.len() > MOST_FIELDS || (relayed && fields.contains_key(SENDER_FIELD)) {
                 return Err(wrong());
             }
@@ -170,7 +174,7 @@ pub fn client_event_from_text<'a>(
     let rule = ClientEventRule {
         pattern,
         event: event.into(),
-        handler,
+        becomes,
         roles: named.into_iter().map(Role::from).collect(),
         input,
         max_bytes: max_bytes.map_or(CLIENT_EVENT_BYTES, |bytes| bytes as usize),
@@ -215,7 +219,8 @@ mod tests {
             ("rate_key", "chat"),
         ])
         .unwrap();
-        assert_eq!(rule.handler, Handler::Function("app.on_join".into()));
+        let function = Handler::Function("app.on_join".parse().unwrap());
+        assert_eq!(rule.becomes, Becomes::Question(function));
         assert_eq!(rule.roles.len(), 2);
         assert_eq!(rule.max_bytes, 100);
         let field = |name: &str, kind, required| Field {
@@ -254,7 +259,8 @@ mod tests {
         assert!(read(&[relay]).is_ok());
         for bad in [
             &[][..],
-            &[relay, ("handler", "f")],
+            &[relay, ("handler", "app.f")],
+            &[("handler", "f")],
             &[relay, ("pattern", "org:*")],
             &[relay, ("required_roles", "{NULL}")],
             &[relay, ("required_roles", "x")],

@@ -2,6 +2,7 @@
 
 mod admit;
 mod boundary;
+pub mod event;
 mod half;
 mod handshake;
 mod reader;
@@ -9,6 +10,7 @@ mod say;
 mod socket;
 mod turns;
 
+pub(crate) use event::Events;
 pub(crate) use half::Incoming;
 pub(crate) use handshake::upgrade;
 pub(crate) use turns::Turns;
@@ -36,6 +38,7 @@ pub(crate) struct Shared {
     pub sockets: TaskTracker,
     pub incoming: Arc<Incoming>,
     pub turns: Turns,
+    pub events: Events,
 }
 
 impl Shared {

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use super::{
     Shared,
     admit::{Member, Stranger, admit, expires_in, expiry, refusal},
+    event::{Sender, Sent},
     half::Socket,
     reader::{Read, Reader},
     say,
@@ -57,6 +58,16 @@ struct Whose<'a> {
     connection: &'a Arc<Connection>,
     /// The organization that it said it is for.
     home: &'a OrgId,
+}
+
+impl<'a> Whose<'a> {
+    fn sender(self, shared: &'a Arc<Shared>) -> Sender<'a> {
+        Sender {
+            shared,
+            connection: self.connection,
+            home: self.home,
+        }
+    }
 }
 
 /// Serves one socket until it ends.
@@ -143,6 +154,7 @@ async fn listen(
     }
     let mut latest_due: Option<Instant> = None;
     let mut place = Place::default();
+    let mut sent = Sent::default();
     // More than the first frame may have come already.
     let mut more = true;
     loop {
@@ -157,6 +169,9 @@ async fn listen(
             Due::Position => shared.hub.tell_position(connection),
             Due::Close(code) => return End::Close(code),
         }
+        if sent.next(shared).is_some_and(|at| at <= now) {
+            whose.sender(shared).go_on(session, &mut sent, now);
+        }
         match (work.latest, latest_due) {
             (true, None) => latest_due = Some(now + LATEST_PAUSE),
             (true, Some(at)) if at <= now => {
@@ -167,7 +182,7 @@ async fn listen(
             _ => {}
         }
         if more {
-            match read_turn(shared, socket, reader, whose, session).await {
+            match read_turn(shared, socket, reader, whose, session, &mut sent).await {
                 Turn::End(end) => return end,
                 Turn::Drained => more = false,
                 Turn::More => {
@@ -182,7 +197,8 @@ async fn listen(
         let told = place.tell(&shared.turns, work.replay, now, || {
             shared.hub.replay(connection)
         });
-        let dues = [latest_due, place.not_before()].into_iter().flatten();
+        let dues = [latest_due, place.not_before(), sent.next(shared)];
+        let dues = dues.into_iter().flatten();
         let wake = dues.fold(session.next(), Instant::min);
         tokio::select! {
             ready = socket.readable() => match ready {
@@ -209,6 +225,7 @@ async fn read_turn(
     reader: &mut Reader,
     whose: Whose<'_>,
     session: &mut Session,
+    sent: &mut Sent,
 ) -> Turn {
     let connection = whose.connection;
     reader.turn();
@@ -255,7 +272,9 @@ async fn read_turn(
                         false
                     }
                     Admit::Yes => match parse(&text, &shared.wire_limits()) {
-                        Ok(frame) => Box::pin(handle(shared, socket, whose, session, frame)).await,
+                        Ok(frame) => {
+                            Box::pin(handle(shared, socket, whose, session, sent, frame)).await
+                        }
                         Err(error) => {
                             shared.metrics.error(error.code);
                             connection.send(refusal(&error));
@@ -281,6 +300,7 @@ async fn handle(
     socket: &TcpStream,
     whose: Whose<'_>,
     session: &mut Session,
+    sent: &mut Sent,
     frame: ClientFrame,
 ) -> bool {
     let Whose { connection, home } = whose;
@@ -367,6 +387,11 @@ async fn handle(
                 () = keep_writing(socket, connection) => return false,
             };
             if !said {
+                return session.refused();
+            }
+        }
+        ClientFrame::Event(event) => {
+            if !whose.sender(shared).take(session, sent, *event) {
                 return session.refused();
             }
         }
