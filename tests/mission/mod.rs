@@ -2,6 +2,7 @@
 
 mod broadcast;
 mod channels;
+mod client_events;
 mod masks;
 mod protocol;
 mod sending;

@@ -222,6 +222,7 @@ pub async fn run(load: Load) -> Result<()> {
         Arc::new(registry),
         axum::Router::new(),
         None,
+        None,
     )
     .await?;
     let mut ops = vec![HubOp::NewEpoch {

@@ -53,6 +53,7 @@ async fn gateway() -> (Gateway, watch::Sender<Readiness>) {
         registry,
         Router::new(),
         None,
+        None,
     );
     (gateway.await.unwrap(), ready)
 }

@@ -143,11 +143,8 @@ impl InputSchema {
             match fields.get_mut(&*field.name) {
                 None if field.required => return Err(expected()),
                 None => {}
-                Some(value) if **value == *"null" && field.kind != FieldKind::Any => {
-                    if field.required {
-                        return Err(expected());
-                    }
-                }
+                // Null stands for a field that is not there.
+                Some(value) if **value == *"null" && !field.required => {}
                 Some(value) => match field.kind.read(value) {
                     Ok(None) => {}
                     Ok(Some(formed)) => *value = Cow::Owned(formed),

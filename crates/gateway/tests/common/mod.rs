@@ -77,6 +77,7 @@ pub async fn world_with(
         Arc::new(registry),
         Router::new(),
         None,
+        None,
     )
     .await
     .unwrap();

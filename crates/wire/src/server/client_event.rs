@@ -139,14 +139,14 @@ mod tests {
             r#"{"type":"event_reply","ref":7,"channel":"room:7","event":"join","data":null,"dropped":true}"#
         );
         let refused = EventError {
-            code: ErrorCode::EventRefused,
+            code: ErrorCode::Refused,
             message: "Not a member of this room",
             reason: Some("accessdenied"),
             retry_after_ms: None,
         };
         assert_eq!(
             text(&event_error(None, "room:7", "join", refused)),
-            r#"{"type":"error","code":333,"name":"event_refused","message":"Not a member of this room","reason":"accessdenied","channel":"room:7","event":"join"}"#
+            r#"{"type":"error","code":320,"name":"refused","message":"Not a member of this room","reason":"accessdenied","channel":"room:7","event":"join"}"#
         );
     }
 }

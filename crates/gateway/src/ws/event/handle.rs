@@ -72,7 +72,7 @@ async fn handle(shared: &Arc<Shared>, connection: &Arc<Connection>, job: &mut Jo
             refuse(shared, connection, &job.frame, outcome, error);
         }
         Err(Refused::Application(AskError::Refused(refusal))) => {
-            let code = ErrorCode::EventRefused;
+            let code = ErrorCode::Refused;
             let sentence = match &*refusal.message {
                 "" => code.sentence(),
                 message => message,
@@ -84,8 +84,8 @@ async fn handle(shared: &Arc<Shared>, connection: &Arc<Connection>, job: &mut Jo
         Err(Refused::Application(error)) => {
             let (code, outcome) = match error {
                 AskError::Overloaded => (ErrorCode::Overloaded, "overloaded"),
-                AskError::Unavailable => (ErrorCode::EventUnavailable, "unavailable"),
-                _ => (ErrorCode::EventFailed, "failed"),
+                AskError::Unavailable => (ErrorCode::ApplicationUnavailable, "unavailable"),
+                _ => (ErrorCode::ApplicationFailed, "failed"),
             };
             let error = error.to_string();
             let error = EventError::new(code, &error);

@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(offer(&mut pace, "a", 1010, 3), Paced::Held(None));
         assert_eq!(offer(&mut pace, "a", 1020, 4), Paced::Held(Some(3)));
         assert_eq!(pace.next(), Some(ms(1050)));
-        assert_eq!(pace.due(ms(1049)), []);
+        assert!(pace.due(ms(1049)).is_empty());
         assert!(!pace.forget_idle(ms(1060)));
         // Late: what comes takes the place of what was held too long.
         assert_eq!(offer(&mut pace, "a", 1070, 5), Paced::Now(5, Some(4)));
