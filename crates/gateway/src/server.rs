@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    AskApplication, DurableSender, GatewayConfig, GatewayError, GatewayMetrics, Readiness,
+    Application, DurableSender, GatewayConfig, GatewayError, GatewayMetrics, Readiness,
     SocketLimits,
     admission::Admission,
     arrivals::Arrivals,
@@ -52,8 +52,18 @@ pub struct Gateway {
     listeners: TaskTracker,
 }
 
-/// Listens and serves until stopped. `extra` are further public routes; `durable` writes broadcasts into the log;
-/// `application` answers client events.
+/// What the gateway has done by others.
+#[derive(Default)]
+pub struct Services {
+    /// Further public routes.
+    pub extra: Router,
+    /// Writes broadcasts into the log.
+    pub durable: Option<Arc<dyn DurableSender>>,
+    /// Asks the application.
+    pub application: Option<Arc<dyn Application>>,
+}
+
+/// Listens and serves until stopped.
 ///
 /// # Errors
 /// [`GatewayError`] when an address or a key cannot be used.
@@ -63,9 +73,7 @@ pub async fn serve(
     ready: watch::Receiver<Readiness>,
     metrics: GatewayMetrics,
     registry: Arc<Registry>,
-    extra: Router,
-    durable: Option<Arc<dyn DurableSender>>,
-    application: Option<Arc<dyn AskApplication>>,
+    services: Services,
 ) -> Result<Gateway, GatewayError> {
     let stopping = CancellationToken::new();
     let (sockets, listeners) = (TaskTracker::new(), TaskTracker::new());
@@ -73,12 +81,13 @@ pub async fn serve(
     let broadcasts = Arc::new(Broadcasts::new(
         &config.broadcast,
         hub.clone(),
-        durable,
+        services.durable,
         metrics.clone(),
     ));
     let shared = Arc::new(Shared {
         hub: hub.clone(),
         verifier: Verifier::new(&config.auth)?,
+        application: services.application,
         limits: config.limits,
         origins: config.allowed_origins,
         admission: Arc::new(Admission::default()),
@@ -91,13 +100,10 @@ pub async fn serve(
             used: metrics.incoming.clone(),
         }),
         turns: ws::Turns::default(),
-        events: ws::Events::new(
-            application,
-            Arc::new(Incoming {
-                limit: limits.client_events_bytes,
-                used: metrics.waiting_events.clone(),
-            }),
-        ),
+        events: ws::Events::new(Arc::new(Incoming {
+            limit: limits.client_events_bytes,
+            used: metrics.waiting_events.clone(),
+        })),
     });
     let socket = Router::new()
         .route("/realtime/v1/websocket", get(ws::upgrade))
@@ -106,7 +112,7 @@ pub async fn serve(
         .route("/healthz", get(http::healthz))
         .merge(broadcast::routes(broadcasts))
         .merge(socket)
-        .merge(extra);
+        .merge(services.extra);
     let (public_listener, public_address) = listen(config.public)?;
     let (internal_listener, internal_address) = listen(config.internal)?;
     let arrivals = Arrivals::new(

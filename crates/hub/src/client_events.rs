@@ -6,8 +6,11 @@
 use std::{cmp::Ordering, sync::Arc};
 
 use bytes::Bytes;
-use rowcast_model::{Becomes, Channel, ClientEventChange, ClientEventRule, OrgId, Topic};
+use rowcast_model::{
+    Becomes, Channel, ClientEventChange, ClientEventRule, OrgId, ParameterKind, Pattern, Topic,
+};
 use serde_json::{Map as Json, Value};
+use smallvec::SmallVec;
 
 use crate::{
     Connection, Grant, Hub, HubError, Identity, Sent,
@@ -130,25 +133,34 @@ impl State {
         if !rule.roles.is_empty() && !rule.roles.iter().any(has) {
             return Err(HubError::EventForbidden(event.into()));
         }
-        let patterns = [
-            self.channels.find(name).map(|rule| &rule.pattern),
-            Some(&rule.pattern),
-        ];
-        let arguments = patterns.into_iter().flatten().flat_map(|pattern| {
-            let names = pattern.parameters().map(|name| name.to_string());
-            let values = pattern.fit(name).unwrap_or_default();
-            names
-                .zip(values.into_iter().map(Value::from))
-                .collect::<Vec<_>>()
-        });
+        let mut arguments = Json::new();
+        for (parameter, value) in rule.pattern.parameters().zip(fit(&rule.pattern, name)) {
+            arguments.insert(parameter.to_string(), value.into());
+        }
+        // Those of the channel's rule were checked, so they count where the names are the same.
+        if let Some(channel) = self.channels.find(name) {
+            let parameters = channel.pattern.parameters().zip(&channel.parameters);
+            for ((parameter, kind), value) in parameters.zip(fit(&channel.pattern, name)) {
+                let number = match kind {
+                    ParameterKind::Int => value.parse::<i64>().ok(),
+                    _ => None,
+                };
+                let value = number.map_or_else(|| value.into(), Value::from);
+                arguments.insert(parameter.to_string(), value);
+            }
+        }
         Ok(Sending {
             rule: rule.clone(),
             topic,
-            arguments: arguments.collect(),
+            arguments,
             identity,
             grant,
         })
     }
+}
+
+fn fit<'n>(pattern: &Pattern, name: &'n str) -> SmallVec<[&'n str; 4]> {
+    pattern.fit(name).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ mod stream;
 mod subscribe;
 mod topics;
 
+pub use caller::KeptClaims;
 pub use client_events::Sending;
 pub use connection::{Connection, Work};
 pub use direct::{Relay, Sent};

@@ -169,6 +169,13 @@ fn as_text<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error
 pub struct Claims(pub Arc<RawValue>);
 
 impl Claims {
+    /// Those of a machine, which has no token.
+    pub fn none() -> Claims {
+        // An object of nothing cannot be invalid; null would do as well.
+        let empty = RawValue::from_string("{}".to_owned());
+        Claims(empty.unwrap_or_else(|_| RawValue::NULL.to_owned()).into())
+    }
+
     /// The JSON text of an object.
     pub fn json(&self) -> &str {
         self.0.get()

@@ -2,7 +2,8 @@
 //!
 //! Owns: positions ([`Lsn`], [`Epoch`], [`Cursor`]), identities ([`OrgId`], [`UserId`], [`Role`],
 //! [`Channel`], its [`Pattern`]s and [`ChannelRule`]s), the rule of masks ([`Masks`]), what is said without a row ([`Message`]), what the source
-//! says ([`SourceEvent`]), how often something may happen ([`Rate`], [`Window`], [`Throttle`]), what crosses from routing to the hub ([`Batch`] of [`HubOp`]), and what the hub asks of
+//! says ([`SourceEvent`]), how often something may happen ([`Rate`], [`Window`], [`Throttle`]), what is asked of
+//! the application ([`Question`]), what crosses from routing to the hub ([`Batch`] of [`HubOp`]), and what the hub asks of
 //! the past ([`RecoveryWanted`], [`Recovery`]). What crosses is a versioned message: it may one day travel between
 //! machines, so it holds no pointer into the reader.
 //!

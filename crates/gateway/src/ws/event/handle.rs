@@ -10,7 +10,10 @@ use rowcast_wire::{ClientEvent, ErrorCode, server, server::EventError};
 use serde_json::value::RawValue;
 
 use super::{Job, lanes::Lanes};
-use crate::ws::{Shared, say::between_transactions};
+use crate::{
+    application::ask_error_code,
+    ws::{Shared, say::between_transactions},
+};
 
 /// The name of the lane of a channel.
 pub(super) fn lane(topic: &Topic) -> Arc<str> {
@@ -82,11 +85,7 @@ async fn handle(shared: &Arc<Shared>, connection: &Arc<Connection>, job: &mut Jo
             refuse(shared, connection, &job.frame, "refused", error);
         }
         Err(Refused::Application(error)) => {
-            let (code, outcome) = match error {
-                AskError::Overloaded => (ErrorCode::Overloaded, "overloaded"),
-                AskError::Unavailable => (ErrorCode::ApplicationUnavailable, "unavailable"),
-                _ => (ErrorCode::ApplicationFailed, "failed"),
-            };
+            let (code, outcome) = (ask_error_code(&error), error.code());
             let error = error.to_string();
             let error = EventError::new(code, &error);
             refuse(shared, connection, &job.frame, outcome, error);
@@ -125,7 +124,7 @@ async fn outcome(
         Becomes::Question(handler) => {
             let question = question(shared, connection, &job.sending, handler, &job.data)?;
             let unavailable = || Refused::Application(AskError::Unavailable);
-            let application = shared.events.application.clone();
+            let application = shared.application.clone();
             let asked = application.ok_or_else(unavailable)?.ask(question);
             asked.await.map_err(Refused::Application)
         }

@@ -15,12 +15,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use rowcast_hub::{Connection, Sending};
-use rowcast_model::{AskError, Becomes, FixedWindow, OrgId, Question, RateTable, UserId, Window};
+use rowcast_model::{Becomes, FixedWindow, OrgId, RateTable, UserId, Window};
 use rowcast_wire::{ClientEvent, ErrorCode, server, server::EventError};
-use serde_json::value::RawValue;
 
 use super::{
     Shared,
@@ -38,18 +36,8 @@ pub const COUNTED_BYTES: usize = RateTable::<FixedWindow>::ENTRY_BYTES;
 /// What an event takes beside its texts.
 const FIXED: usize = 1024;
 
-/// Asks the application.
-pub trait AskApplication: Send + Sync + 'static {
-    /// Resolves in bounded time with the answer, or why there is none.
-    fn ask(
-        self: Arc<Self>,
-        question: Question,
-    ) -> BoxFuture<'static, Result<Box<RawValue>, AskError>>;
-}
-
 /// What the events of all sockets share.
 pub(crate) struct Events {
-    application: Option<Arc<dyn AskApplication>>,
     /// Bytes of events that have no answer yet.
     bytes: Arc<Incoming>,
     /// How many each user sent, over all his sockets.
@@ -59,9 +47,8 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    pub fn new(application: Option<Arc<dyn AskApplication>>, bytes: Arc<Incoming>) -> Events {
+    pub fn new(bytes: Arc<Incoming>) -> Events {
         Events {
-            application,
             bytes,
             counts: Mutex::new(RateTable::new(COUNTED_USERS)),
             began: Instant::now(),
