@@ -103,6 +103,12 @@ BEGIN
         IF NOT FOUND THEN
             RAISE EXCEPTION 'there is no function %', handler USING ERRCODE = 'undefined_function';
         END IF;
+        IF NOT EXISTS (SELECT FROM pg_proc p WHERE p.oid = handler AND p.prokind = 'f' AND NOT p.proretset
+                       AND p.proargtypes::text = concat_ws(' ', 'jsonb'::regtype::oid, 'text'::regtype::oid, 'jsonb'::regtype::oid, 'jsonb'::regtype::oid)
+                       AND p.prorettype IN ('jsonb'::regtype, 'json'::regtype)) THEN
+            RAISE EXCEPTION '% cannot handle a client event', called USING ERRCODE = 'invalid_function_definition',
+                HINT = format('It has to be %s(input jsonb, channel text, arguments jsonb, caller jsonb) RETURNS jsonb.', called);
+        END IF;
     END IF;
     IF webhook IS NOT NULL THEN
         PERFORM rowcast.check_name('webhook', webhook, 63);

@@ -60,7 +60,29 @@ pub async fn on(client: &mut Client, channel: &str) {
     assert!(reply.is("subscribed"), "{}", reply.text);
 }
 
-const CURSORS: &str = r#"
+/// The socket of a machine, with a key made for it.
+pub async fn machine(world: &World, organization: &str) -> Client {
+    let make = format!(
+        "SELECT rowcast.create_api_key('{organization}', roles => '{{member}}', name => 'bot')"
+    );
+    let key = world.sql.text(&make).await;
+    let mut found = None;
+    until_or(
+        "the key is known",
+        || world.server.log(),
+        async || {
+            let mut client = Client::open(world.server.public).await;
+            let reply = client.auth(&key, organization).await;
+            let accepted = reply.is_ok_and(|frame| frame.is("auth_success"));
+            found = accepted.then_some(client);
+            accepted
+        },
+    )
+    .await;
+    found.unwrap()
+}
+
+pub const CURSORS: &str = r#"
 SELECT rowcast.define_channel('document:{id}', 'public');
 SELECT rowcast.define_client_event('document:*', 'cursor_move', relay => 'cursor_update',
     input => '{"position": "object"}', throttle_per_second => 20);
@@ -134,7 +156,7 @@ async fn c16_cursor_moves_are_throttled_and_the_last_arrives() {
     let done = answers.iter().filter(|frame| frame.json["dropped"] != true);
     assert_eq!(done.count(), moves.len());
     let dropped = r#"client_events_total{outcome="throttled"}"#;
-    let dropped = world.server.metric(&format!("rowcast_{dropped}")).await;
+    let dropped = world.server.metric(dropped).await;
     assert_eq!(dropped as usize, 150 - moves.len());
 }
 
@@ -215,7 +237,7 @@ async fn c18_a_hundred_a_minute_for_each_user() {
     }
     answer(&mut first, "document:1", "else", json!({})).await;
     answer(&mut bert, "document:1", "act", json!({})).await;
-    let limited = r#"rowcast_client_events_total{outcome="rate_limited"}"#;
+    let limited = r#"client_events_total{outcome="rate_limited"}"#;
     assert_eq!(world.server.metric(limited).await, 2.0);
 }
 
@@ -328,7 +350,7 @@ async fn x10_x15_x23_what_is_not_defined_is_refused() {
         ]
     );
     for outcome in ["forbidden", "invalid"] {
-        let name = format!("rowcast_client_events_total{{outcome=\"{outcome}\"}}");
+        let name = format!("client_events_total{{outcome=\"{outcome}\"}}");
         assert_eq!(world.server.metric(&name).await, 9.0, "{outcome}");
     }
 }

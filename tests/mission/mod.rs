@@ -3,6 +3,8 @@
 mod broadcast;
 mod channels;
 mod client_events;
+mod examples;
+mod handlers;
 mod masks;
 mod protocol;
 mod sending;
