@@ -3,6 +3,7 @@
 mod broadcast;
 mod channels;
 mod masks;
+mod presence;
 mod protocol;
 mod sending;
 mod shapes;

@@ -2,8 +2,8 @@
 //!
 //! Owns: positions ([`Lsn`], [`Epoch`], [`Cursor`]), identities ([`OrgId`], [`UserId`], [`Role`],
 //! [`Channel`], its [`Pattern`]s and [`ChannelRule`]s), the rule of masks ([`Masks`]), what is said without a row ([`Message`]), what the source
-//! says ([`SourceEvent`]), what crosses from routing to the hub ([`Batch`] of [`HubOp`]), and what the hub asks of
-//! the past ([`RecoveryWanted`], [`Recovery`]). What crosses is a versioned message: it may one day travel between
+//! says ([`SourceEvent`]), what crosses from routing to the hub ([`Batch`] of [`HubOp`]), what the hub asks of
+//! the past ([`RecoveryWanted`], [`Recovery`]), and who is there ([`PresenceOp`]). What crosses is a versioned message: it may one day travel between
 //! machines, so it holds no pointer into the reader.
 //!
 //! Promises: no IO, no clock, no async; every parser here is total and never panics.
@@ -17,6 +17,7 @@ mod mask_text;
 mod masks;
 mod message;
 mod pattern;
+mod presence;
 mod recovery;
 mod relation;
 mod routed;
@@ -37,6 +38,10 @@ pub use message::{
     is_name,
 };
 pub use pattern::{MAX_PARTS, MAX_PATTERN_BYTES, Overlap, Pattern, PatternError};
+pub use presence::{
+    PRESENCE_VERSION, PresenceAct, PresenceCounts, PresenceDiff, PresenceNews, PresenceOp,
+    PresenceUpdate, Present, PresentUser,
+};
 pub use recovery::{Changed, Recovery, RecoveryWanted, Sample, Samples};
 pub use relation::{Column, Kind, Relation, RelationId, ReplicaIdentity};
 pub use routed::{

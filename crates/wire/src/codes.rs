@@ -81,6 +81,10 @@ table! {
         OrganizationNeeded = 308, "organization_needed", "The channel belongs to an organization and none was named; send organizationId.", false;
         SendForbidden = 309, "send_forbidden", "Clients may not send on this channel.", false;
         UndeclaredEvent = 310, "undeclared_event", "The event is not among those that are declared for this channel or namespace.", false;
+        PresenceOff = 340, "presence_off", "The channel has no members; its rule has to say presence => true.", false;
+        PresenceFull = 341, "presence_full", "As many are on this channel, or as many connections of this user, as allowed; try again later.", true;
+        StateTooLarge = 342, "state_too_large", "The state of a member is larger than allowed; send less.", false;
+        NotPresent = 343, "not_present", "This connection is not among the members of the channel; join first.", false;
         TooManySubscriptions = 400, "too_many_subscriptions", "This socket has as many subscriptions, or as large ones, as allowed; unsubscribe some first.", false;
         RateLimited = 401, "rate_limited", "Too many frames in a short time; slow down.", true;
         Overloaded = 402, "overloaded", "The service is at one of its limits; try again later.", true;
