@@ -10,6 +10,7 @@
 //! differences is told once; a difference is encoded once for all who get it; a change of a state is never told as a leave
 //! and a join.
 
+pub(crate) mod hall;
 mod limits;
 pub(crate) mod room;
 pub(crate) mod rooms;

@@ -13,8 +13,9 @@ use crate::{
     Connection, Hub, HubError,
     hub::now,
     presence::{
+        hall::{RoomId, name_of, place},
         room::Refused,
-        rooms::{Denied, Ghost, RoomId, name_of, place},
+        rooms::{Denied, Ghost},
     },
     stage::Stage,
     state::{State, Sub},

@@ -13,7 +13,7 @@ use crate::{
     Connection, Hub,
     hub::now,
     may_see,
-    presence::rooms::{Ghost, RoomId},
+    presence::{hall::RoomId, rooms::Ghost},
     state::State,
 };
 

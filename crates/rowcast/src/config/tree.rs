@@ -393,7 +393,6 @@ tree! {
         /// How long they are kept.
         idempotency_time: Span = Span::ms(3_600_000);
     }
-<<<<<<< HEAD
     /// Who is there: members of channels.
     presence: Presence {
         /// The channels of organizations, `org:<id>`, have members: everybody sees who else is there.
@@ -421,7 +420,7 @@ tree! {
         /// What the differences of one channel may take a second, all who follow it together; beyond it they come
         /// less often.
         rate: ByteSize = ByteSize::mib(32);
-=======
+    }
     /// Asking the application: its functions in the database, as the caller's role.
     application: Application {
         /// Address of the database for calls of functions, with a login of its own: one that may only become
@@ -444,7 +443,6 @@ tree! {
         answer_bytes: ByteSize = ByteSize::kib(64);
         /// Most memory for the claims of the tokens of all sockets, which the application is told.
         claims_bytes: ByteSize = ByteSize::mib(64);
->>>>>>> main
     }
     /// What the service says of itself.
     log: Log {

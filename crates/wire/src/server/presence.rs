@@ -282,7 +282,7 @@ mod tests {
         );
         let head = r#""channel":"document:7","organizationId":"acme""#;
         let ada_text = r#"{"userId":"ada","joinedAt":"1970-01-01T00:00:00.000Z","connections":{"4":{"name":"Ada","cursor":{"x":1,"y":2}},"9":{}}}"#;
-        let [state] = &presence_state(&place, 3, &[ada.clone()])[..] else {
+        let [state] = &presence_state(&place, 3, std::slice::from_ref(&ada))[..] else {
             panic!("one frame");
         };
         assert_eq!(
