@@ -16,6 +16,8 @@ mod metrics;
 mod network;
 mod server;
 pub mod session;
+mod sse;
+mod takeover;
 mod ws;
 
 pub use auth::{Refused, Verified, Verifier};
