@@ -89,6 +89,11 @@ table! {
         RateLimited = 401, "rate_limited", "Too many frames in a short time; slow down.", true;
         Overloaded = 402, "overloaded", "The service is at one of its limits; try again later.", true;
         SendLimited = 403, "send_limited", "This socket sends more broadcasts than allowed; slow down.", true;
+        RateLimitExceeded = 404, "rate_limit_exceeded", "Rate limit exceeded. Try again later.", true;
+        JoinsLimited = 405, "joins_limited", "Too many subscriptions in a short time; slow down. The message says whose.", true;
+        BytesLimited = 406, "bytes_limited", "Too many bytes in a short time; slow down. The message says whose.", true;
+        ConnectsLimited = 407, "connects_limited", "Too many connections in a short time; the message says whose. Come back later.", true;
+        ConnectionsLimited = 408, "connections_limited", "There are as many connections as allowed; the message says whose. Come back later.", true;
         NotReady = 500, "not_ready", "The service is not streaming yet; try again.", true;
         Internal = 501, "internal", "Something failed inside the service; try again, and tell its operator.", true;
     }
@@ -105,6 +110,7 @@ table! {
         TooManyConnections = 4005, "too_many_connections", "There are as many connections as allowed; come back later.", true;
         AuthUnavailable = 4006, "auth_unavailable", "Tokens cannot be checked at the moment; come back later.", true;
         Internal = 4007, "internal", "Something failed inside the service; come back with the last cursor.", true;
+        TooFast = 4008, "too_fast", "Too many connections were opened in a short time; come back later.", true;
         AuthTimeout = 4500, "auth_timeout", "No `auth` frame came in time; send it first.", false;
         AuthFailed = 4501, "auth_failed", "The token or API key was refused; get another one first.", false;
         TokenExpired = 4502, "token_expired", "The token expired and was not refreshed; get a new one first.", false;
@@ -113,6 +119,7 @@ table! {
         Protocol = 4505, "protocol", "The client broke the rules of the protocol too often or too badly.", false;
         TooLarge = 4506, "too_large", "A frame was larger than allowed.", false;
         Kicked = 4507, "kicked", "An operator closed the socket.", false;
+        KeyExpired = 4508, "key_expired", "The API key has expired; use another one.", false;
     }
 }
 
