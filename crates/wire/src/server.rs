@@ -293,14 +293,14 @@ pub fn status_stale(since: Timestamp, reason: &str) -> Frame {
     })
 }
 
-/// The service closes this socket next; come back after so long.
-pub fn goodbye(reason: &str, retry_after_ms: u64) -> Frame {
+/// The service closes this socket next; come back after so long, or not before something is changed.
+pub fn goodbye(reason: &str, retry_after_ms: Option<u64>) -> Frame {
     #[derive(Serialize)]
     struct Goodbye<'a> {
         r#type: &'a str,
         reason: &'a str,
         #[serde(rename = "retryAfterMs")]
-        retry_after_ms: u64,
+        retry_after_ms: Option<u64>,
     }
     frame(&Goodbye {
         r#type: "goodbye",
@@ -378,7 +378,7 @@ mod tests {
             r#"{"type":"status","state":"stale","since":"1970-01-01T00:00:00.000Z","reason":"a \"b\""}"#
         );
         assert_eq!(
-            text(&goodbye("restarting", 7)),
+            text(&goodbye("restarting", Some(7))),
             r#"{"type":"goodbye","reason":"restarting","retryAfterMs":7}"#
         );
         assert_eq!(text(&ping()), r#"{"type":"ping"}"#);

@@ -122,7 +122,7 @@ fn last_words(shared: &Shared, code: CloseCode, number: u64) -> Frame {
     }
     let after = shared.limits.goodbye_spread.mul_f64(spread(number));
     let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-    let goodbye = server::goodbye(code.name(), after);
+    let goodbye = server::goodbye(code.name(), Some(after));
     [goodbye, close].concat().into()
 }
 
