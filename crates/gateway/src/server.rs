@@ -31,7 +31,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    DurableSender, GatewayConfig, GatewayError, GatewayMetrics, Readiness, SocketLimits,
+    Application, DurableSender, GatewayConfig, GatewayError, GatewayMetrics, Readiness,
+    SocketLimits,
     admission::Admission,
     arrivals::Arrivals,
     auth::Verifier,
@@ -60,7 +61,18 @@ pub struct Gateway {
     listeners: TaskTracker,
 }
 
-/// Listens and serves until stopped. `extra` are further public routes; `durable` writes broadcasts into the log.
+/// What the gateway has done by others.
+#[derive(Default)]
+pub struct Services {
+    /// Further public routes.
+    pub extra: Router,
+    /// Writes broadcasts into the log.
+    pub durable: Option<Arc<dyn DurableSender>>,
+    /// Asks the application.
+    pub application: Option<Arc<dyn Application>>,
+}
+
+/// Listens and serves until stopped.
 ///
 /// # Errors
 /// [`GatewayError`] when an address or a key cannot be used.
@@ -70,8 +82,7 @@ pub async fn serve(
     ready: watch::Receiver<Readiness>,
     metrics: GatewayMetrics,
     registry: Arc<Registry>,
-    extra: Router,
-    durable: Option<Arc<dyn DurableSender>>,
+    services: Services,
 ) -> Result<Gateway, GatewayError> {
     let stopping = CancellationToken::new();
     let (sockets, listeners) = (TaskTracker::new(), TaskTracker::new());
@@ -79,12 +90,13 @@ pub async fn serve(
     let broadcasts = Arc::new(Broadcasts::new(
         &config.broadcast,
         hub.clone(),
-        durable,
+        services.durable,
         metrics.clone(),
     ));
     let shared = Arc::new(Shared {
         hub: hub.clone(),
         verifier: Verifier::new(&config.auth)?,
+        application: services.application,
         limits: config.limits,
         origins: config.allowed_origins,
         admission: Arc::new(Admission::default()),
@@ -106,7 +118,7 @@ pub async fn serve(
         .route("/healthz", get(http::healthz))
         .merge(broadcast::routes(broadcasts))
         .merge(socket)
-        .merge(extra);
+        .merge(services.extra);
     let (public_listener, public_address) = listen(config.public)?;
     let (internal_listener, internal_address) = listen(config.internal)?;
     let arrivals = Arrivals::new(

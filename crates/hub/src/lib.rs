@@ -8,6 +8,7 @@
 //!
 //! Locks, in this order and never across an await: the press (one publisher), the state, an outbox.
 
+mod caller;
 mod channels;
 mod classes;
 mod connection;
@@ -38,6 +39,7 @@ mod stream;
 mod subscribe;
 mod topics;
 
+pub use caller::KeptClaims;
 pub use connection::{Connection, Work};
 pub use direct::{Relay, Sent};
 pub use directory::ApiKey;

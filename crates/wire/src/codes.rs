@@ -85,6 +85,9 @@ table! {
         OrganizationNeeded = 308, "organization_needed", "The channel belongs to an organization and none was named; send organizationId.", false;
         SendForbidden = 309, "send_forbidden", "Clients may not send on this channel.", false;
         UndeclaredEvent = 310, "undeclared_event", "The event is not among those that are declared for this channel or namespace.", false;
+        Refused = 320, "refused", "The application says no; `reason` is its own code, the message is its own.", false;
+        ApplicationUnavailable = 321, "application_unavailable", "The application does not answer at the moment; try again.", true;
+        ApplicationFailed = 322, "application_failed", "The application failed, or is not set up; its operator finds the reason in the log.", false;
         TooManySubscriptions = 400, "too_many_subscriptions", "This socket has as many subscriptions, or as large ones, as allowed; unsubscribe some first.", false;
         RateLimited = 401, "rate_limited", "Too many frames in a short time; slow down.", true;
         Overloaded = 402, "overloaded", "The service is at one of its limits; try again later.", true;

@@ -166,6 +166,18 @@ pub fn error(reference: Option<&Ref>, code: ErrorCode, message: &str) -> Frame {
     })
 }
 
+/// An error of which the application says why: `reason` is its own code.
+pub fn refusal(reference: Option<&Ref>, code: ErrorCode, message: &str, reason: &str) -> Frame {
+    frame(&Message {
+        reference,
+        code: Some(code.number()),
+        name: Some(code.name()),
+        message: Some(message),
+        reason: Some(reason),
+        ..Message::new("error")
+    })
+}
+
 /// The reply to `token`.
 pub fn token_refreshed(reference: Option<&Ref>, expires_in_seconds: Option<u64>) -> Frame {
     frame(&Message {

@@ -25,13 +25,17 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Readiness, SocketLimits, admission::Admission, auth::Verifier, metrics::GatewayMetrics,
+    Application, Readiness, SocketLimits, admission::Admission, auth::Verifier,
+    metrics::GatewayMetrics,
 };
 
 /// What all sockets share.
 pub(crate) struct Shared {
     pub hub: Arc<Hub>,
     pub verifier: Verifier,
+    /// Asks the application; `None`: there is nobody to ask.
+    #[expect(dead_code, reason = "client events ask it")]
+    pub application: Option<Arc<dyn Application>>,
     pub limits: SocketLimits,
     pub origins: Vec<String>,
     pub admission: Arc<Admission>,
