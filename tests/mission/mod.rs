@@ -7,6 +7,8 @@ mod presence;
 mod protocol;
 mod sending;
 mod shapes;
+mod sse;
+mod sse_answers;
 mod table_events;
 mod tracking;
 mod who_sees_what;

@@ -59,6 +59,10 @@ table! {
         TooDeep = 103, "too_deep", "The JSON is nested deeper than allowed.", false;
         TooLarge = 104, "too_large", "The frame is larger than allowed.", false;
         BinaryFrame = 105, "binary_frame", "Binary frames are not understood; send JSON text.", false;
+        InvalidParameter = 110, "invalid_parameter", "A parameter of the address is unknown, or has a wrong value; the message names it.", false;
+        TokenInAddress = 111, "token_in_address", "A token was sent as a part of the address, where it ends up in logs; send it in the header Authorization.", false;
+        MethodNotAllowed = 112, "method_not_allowed", "The address understands another method; the header Allow names it.", false;
+        OriginForbidden = 113, "origin_forbidden", "Pages of this origin may not connect; see ALLOWED_ORIGINS.", false;
         AuthRequired = 200, "auth_required", "The first frame must be `auth`.", false;
         TokenInvalid = 201, "token_invalid", "The token or API key is not valid here; get another one.", false;
         TokenExpired = 202, "token_expired", "The token has expired; get a new one and send it.", false;

@@ -87,7 +87,8 @@ pub(super) fn read(text: &str, reference: Option<Ref>) -> Result<ClientPresence,
     let raw: Raw<'_> = fields(text)?;
     let state = |raw: Option<&RawValue>| {
         let text = raw.map_or("{}", RawValue::get);
-        let fits = text.starts_with('{') && !deeper_than(text.as_bytes(), STATE_DEPTH);
+        let bounded = text.starts_with('{') && !deeper_than(text.as_bytes(), STATE_DEPTH);
+        let fits = bounded && is_sound(text);
         match fits {
             true => Ok(Bytes::copy_from_slice(text.as_bytes())),
             false => Err(field(format!(
@@ -111,6 +112,12 @@ pub(super) fn read(text: &str, reference: Option<Ref>) -> Result<ClientPresence,
         organization: organization(raw.organization)?,
         action,
     })
+}
+
+/// Whether any reader of JSON understands it: halves of characters are not looked for where JSON is only skipped,
+/// and nobody shall be able to send the others what ends theirs.
+fn is_sound(text: &str) -> bool {
+    !text.contains("\\u") || serde_json::from_str::<serde_json::Value>(text).is_ok()
 }
 
 /// What `presence` of a subscription may be: true, false, `"list"` or `"count"`.
@@ -186,6 +193,8 @@ mod tests {
             r#""action":"join","state":[]"#,
             r#""action":"join","state":"x""#,
             r#""action":"join","state":7"#,
+            r#""action":"join","state":{"a":"\ud83d"}"#,
+            r#""action":"join","state":{"\udc00":1}"#,
             r#""action":"list","after":-1"#,
             r#""state":{}"#,
             &format!(r#""action":"join","state":{deeper}"#),
