@@ -62,6 +62,7 @@ fn with_another_token(frame: &ClientFrame) -> Option<ClientFrame> {
         ClientFrame::Subscribe(_)
         | ClientFrame::Unsubscribe { .. }
         | ClientFrame::Broadcast(_)
+        | ClientFrame::Event(_)
         | ClientFrame::Ping { .. }
         | ClientFrame::Pong => return None,
     };

@@ -2,6 +2,7 @@
 //! a numbered error that names the field, and never panics.
 
 mod broadcast;
+mod event;
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -9,7 +10,7 @@ use rowcast_model::{Channel, Cursor, MAX_ID_BYTES, OrgId, is_name};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-pub use self::broadcast::ClientBroadcast;
+pub use self::{broadcast::ClientBroadcast, event::ClientEvent};
 use crate::{ErrorCode, Filter, FilterLimits, Ref, filter::ALLOCATION};
 
 /// Longest `ref`, in bytes of its JSON text.
@@ -179,6 +180,8 @@ pub enum ClientFrame {
     },
     /// Something for the others on a channel.
     Broadcast(Box<ClientBroadcast>),
+    /// Something for the application, or checked by it.
+    Event(Box<ClientEvent>),
     /// A fresh token for the open socket.
     Token {
         /// Echoed in the reply.
@@ -202,6 +205,7 @@ impl std::fmt::Debug for ClientFrame {
             ClientFrame::Subscribe(subscribe) => subscribe.fmt(f),
             ClientFrame::Unsubscribe { channel, .. } => write!(f, "Unsubscribe({channel})"),
             ClientFrame::Broadcast(broadcast) => broadcast.fmt(f),
+            ClientFrame::Event(event) => event.fmt(f),
             ClientFrame::Token { .. } => f.write_str("Token"),
             ClientFrame::Ping { .. } => f.write_str("Ping"),
             ClientFrame::Pong => f.write_str("Pong"),
@@ -365,12 +369,16 @@ fn body(
             let broadcast = broadcast::read(text, reference)?;
             Ok(ClientFrame::Broadcast(Box::new(broadcast)))
         }
+        "event" => {
+            let event = event::read(text, reference)?;
+            Ok(ClientFrame::Event(Box::new(event)))
+        }
         "ping" => Ok(ClientFrame::Ping { reference }),
         "pong" => Ok(ClientFrame::Pong),
         other => {
             let shown: String = other.chars().take(40).collect();
             let message = format!(
-                "`type` is `{shown}`; known are auth, subscribe, unsubscribe, broadcast, token, ping, pong"
+                "`type` is `{shown}`; known are auth, subscribe, unsubscribe, broadcast, event, token, ping, pong"
             );
             Err(FrameError::new(ErrorCode::UnknownType, message))
         }

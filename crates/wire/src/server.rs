@@ -1,8 +1,11 @@
 //! Frames of the service that are not events: replies, signs of life, and news about subscriptions.
 
+mod client_event;
+
 use rowcast_model::{Cursor, OrgId, Role, Timestamp};
 use serde::Serialize;
 
+pub use self::client_event::{EventAnswer, EventError, event_error, event_reply};
 use crate::{CloseCode, ErrorCode, Frame, Ref, text_frame, write_iso_millis};
 
 fn frame(message: &impl Serialize) -> Frame {
