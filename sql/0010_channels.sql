@@ -346,16 +346,12 @@ COMMENT ON FUNCTION rowcast.revoke(text, bigint, text, text) IS
 
 -- Defining ------------------------------------------------------------------------------------------------
 
-DROP FUNCTION IF EXISTS rowcast.define_channel(text, text, text, text[], text, boolean, text[], jsonb);
-CREATE OR REPLACE FUNCTION rowcast.define_channel(
-    pattern text, rule text, parameter text DEFAULT NULL, roles text[] DEFAULT '{}', scope text DEFAULT NULL,
-    relay boolean DEFAULT false, events text[] DEFAULT NULL, parameters jsonb DEFAULT '{}',
-    presence boolean DEFAULT false
-) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+-- The names of the parameters of a pattern, if it is one.
+CREATE OR REPLACE FUNCTION rowcast.check_pattern(pattern text) RETURNS text[]
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
     names text[];
-    other record;
     bad   text;
 BEGIN
     PERFORM rowcast.check_name('the pattern', pattern, 255);
@@ -378,6 +374,22 @@ BEGIN
         RAISE EXCEPTION 'a parameter stands in the pattern "%" twice', pattern USING ERRCODE = 'invalid_parameter_value',
             HINT = 'Give each its own name.';
     END IF;
+    RETURN names;
+END $$;
+
+DROP FUNCTION IF EXISTS rowcast.define_channel(text, text, text, text[], text, boolean, text[], jsonb);
+CREATE OR REPLACE FUNCTION rowcast.define_channel(
+    pattern text, rule text, parameter text DEFAULT NULL, roles text[] DEFAULT '{}', scope text DEFAULT NULL,
+    relay boolean DEFAULT false, events text[] DEFAULT NULL, parameters jsonb DEFAULT '{}',
+    presence boolean DEFAULT false
+) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
+DECLARE
+    names text[];
+    other record;
+    bad   text;
+BEGIN
+    names := rowcast.check_pattern(pattern);
     FOR other IN SELECT c.pattern AS it FROM rowcast.channels c
                  WHERE c.pattern <> pattern AND rowcast.pattern_overlap(pattern, c.pattern) = 'ambiguous' LOOP
         RAISE EXCEPTION 'some names fit both "%" and "%", and neither is the more specific', pattern, other.it

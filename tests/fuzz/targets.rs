@@ -64,6 +64,7 @@ fn with_another_token(frame: &ClientFrame) -> Option<ClientFrame> {
         | ClientFrame::Unsubscribe { .. }
         | ClientFrame::Broadcast(_)
         | ClientFrame::Presence(_)
+        | ClientFrame::Event(_)
         | ClientFrame::Ping { .. }
         | ClientFrame::Pong => return None,
     };

@@ -2,6 +2,9 @@
 
 mod broadcast;
 mod channels;
+mod client_events;
+mod examples;
+mod handlers;
 mod masks;
 mod presence;
 mod protocol;

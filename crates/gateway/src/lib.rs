@@ -30,3 +30,4 @@ pub use http::Readiness;
 pub use metrics::GatewayMetrics;
 pub use network::{Network, NotANetwork};
 pub use server::{Gateway, HEAD_BYTES, INTERNAL_CONNECTIONS, Services, serve};
+pub use ws::event::{COUNTED_BYTES, COUNTED_USERS};

@@ -86,6 +86,19 @@ pub enum HubError {
         "the event `{0}` is not declared; see rowcast.declare_events and the events of the channel"
     )]
     Undeclared(Arc<str>),
+    /// Clients may not send this event there.
+    #[error(
+        "no client event `{event}` is defined for the channel `{channel}`; define it: SELECT rowcast.define_client_event(...)"
+    )]
+    NoSuchEvent {
+        /// The event.
+        event: Arc<str>,
+        /// The name of the channel.
+        channel: Arc<str>,
+    },
+    /// The sender has none of the roles that the event needs.
+    #[error("the client event `{0}` needs a role that you do not have")]
+    EventForbidden(Arc<str>),
     /// The channel has no members.
     #[error("the channel `{0}` has no members; its rule has to say presence => true")]
     NoPresence(Channel),
@@ -139,6 +152,8 @@ impl HubError {
             HubError::NotAdmitted { .. } => ErrorCode::ChannelForbidden,
             HubError::NoRelay(_) => ErrorCode::SendForbidden,
             HubError::Undeclared(_) => ErrorCode::UndeclaredEvent,
+            HubError::NoSuchEvent { .. } => ErrorCode::UnknownEvent,
+            HubError::EventForbidden(_) => ErrorCode::EventForbidden,
             HubError::NoPresence(_) => ErrorCode::PresenceOff,
             HubError::ChannelFull(_) | HubError::FullOfUser(_) => ErrorCode::PresenceFull,
             HubError::PresenceFull => ErrorCode::Overloaded,

@@ -11,6 +11,7 @@
 mod caller;
 mod channels;
 mod classes;
+mod client_events;
 mod connection;
 mod direct;
 mod directory;
@@ -41,6 +42,7 @@ mod subscribe;
 mod topics;
 
 pub use caller::KeptClaims;
+pub use client_events::Sending;
 pub use connection::{Connection, Work};
 pub use direct::{Relay, Sent};
 pub use directory::ApiKey;

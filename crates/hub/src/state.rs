@@ -19,6 +19,7 @@ use crate::{
     Grant, HubLimits, Identity, StreamState,
     channels::Channels,
     classes::{ClassId, Classes},
+    client_events::ClientEvents,
     connection::Connection,
     direct::Aside,
     directory::Directory,
@@ -206,6 +207,7 @@ pub(crate) struct State {
     pub topics: Map<TopicOf, Topic>,
     /// What names of channels mean.
     pub channels: Channels,
+    pub client_events: ClientEvents,
     pub directory: Directory,
     /// What is shown of each table.
     pub rules: Rules,
@@ -277,6 +279,7 @@ impl State {
             classes: Classes::default(),
             topics: Map::default(),
             channels: Channels::default(),
+            client_events: ClientEvents::default(),
             directory: Directory::default(),
             rules: Rules::default(),
             listeners_version: 0,

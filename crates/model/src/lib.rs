@@ -11,8 +11,10 @@
 
 mod application;
 mod channel_rule;
+mod client_event;
 mod cursor;
 mod ids;
+mod input;
 mod json_row;
 mod lsn;
 mod mask_text;
@@ -35,8 +37,16 @@ pub use channel_rule::{
     ArgumentError, Arguments, ChannelChange, ChannelRule, NamespaceChange, PARAMETER_BYTES,
     ParameterKind, Revocation, Scope, Who,
 };
+pub use client_event::{
+    Becomes, CLIENT_EVENT_BYTES, ClientEventChange, ClientEventRule, Edge, RateRule, SENDER_FIELD,
+    ThrottleRule,
+};
 pub use cursor::{Cursor, CursorError, Epoch};
 pub use ids::{Channel, ChannelError, OrgId, Role, UserId};
+pub use input::{
+    FIELD_CHARS, Field, FieldKind, Fields, InputError, InputSchema, MOST_FIELDS, check_json,
+    read_fields, write_fields,
+};
 pub use json_row::{ColumnMeta, JsonRow, JsonRowBuilder};
 pub use lsn::{Lsn, LsnError};
 pub use mask_text::MaskError;

@@ -11,7 +11,7 @@ use prometheus_client::{
     metrics::gauge::ConstGauge,
     registry::Unit,
 };
-use rowcast_gateway::{HEAD_BYTES, INTERNAL_CONNECTIONS};
+use rowcast_gateway::{COUNTED_BYTES, COUNTED_USERS, HEAD_BYTES, INTERNAL_CONNECTIONS};
 
 use crate::config::Config;
 
@@ -89,6 +89,16 @@ pub fn parts(config: &Config, places: Places) -> Vec<Part> {
             "bodies of POST /broadcast, and what they become",
             "limits.broadcasts_bytes, five times",
             limits.broadcasts_bytes.0.saturating_mul(5),
+        ),
+        part(
+            "client events that have no answer yet, and what they become",
+            "limits.client_events_bytes, twice",
+            limits.client_events_bytes.0.saturating_mul(2),
+        ),
+        part(
+            "users whose client events are counted",
+            "100,000 at a time",
+            (COUNTED_USERS * COUNTED_BYTES) as u64,
         ),
         part(
             "claims of tokens",

@@ -295,6 +295,8 @@ fn gateway_config(config: &Config, places: Places) -> anyhow::Result<GatewayConf
             frames_burst: limits.messages_burst,
             broadcasts_per_second: limits.broadcasts_per_second,
             broadcasts_burst: limits.broadcasts_burst,
+            client_events: limits.client_events as usize,
+            client_events_bytes: limits.client_events_bytes.as_usize(),
             goodbye_spread: config.server.goodbye_spread.0,
             ..SocketLimits::default()
         },

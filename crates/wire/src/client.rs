@@ -2,6 +2,7 @@
 //! a numbered error that names the field, and never panics.
 
 mod broadcast;
+mod event;
 mod presence;
 
 use std::{borrow::Cow, sync::Arc};
@@ -12,6 +13,7 @@ use serde_json::value::RawValue;
 
 pub use self::{
     broadcast::ClientBroadcast,
+    event::ClientEvent,
     presence::{ClientPresence, Follow, MAX_LISTED, PresenceAction},
 };
 use crate::{ErrorCode, Filter, FilterLimits, Ref, filter::ALLOCATION};
@@ -186,6 +188,8 @@ pub enum ClientFrame {
     },
     /// Something for the others on a channel.
     Broadcast(Box<ClientBroadcast>),
+    /// Something for the application, or checked by it.
+    Event(Box<ClientEvent>),
     /// Something about who is on a channel.
     Presence(Box<ClientPresence>),
     /// A fresh token for the open socket.
@@ -211,6 +215,7 @@ impl std::fmt::Debug for ClientFrame {
             ClientFrame::Subscribe(subscribe) => subscribe.fmt(f),
             ClientFrame::Unsubscribe { channel, .. } => write!(f, "Unsubscribe({channel})"),
             ClientFrame::Broadcast(broadcast) => broadcast.fmt(f),
+            ClientFrame::Event(event) => event.fmt(f),
             ClientFrame::Presence(presence) => presence.fmt(f),
             ClientFrame::Token { .. } => f.write_str("Token"),
             ClientFrame::Ping { .. } => f.write_str("Ping"),
@@ -377,6 +382,10 @@ fn body(
             let broadcast = broadcast::read(text, reference)?;
             Ok(ClientFrame::Broadcast(Box::new(broadcast)))
         }
+        "event" => {
+            let event = event::read(text, reference)?;
+            Ok(ClientFrame::Event(Box::new(event)))
+        }
         "presence" => {
             let presence = presence::read(text, reference)?;
             Ok(ClientFrame::Presence(Box::new(presence)))
@@ -386,7 +395,7 @@ fn body(
         other => {
             let shown: String = other.chars().take(40).collect();
             let message = format!(
-                "`type` is `{shown}`; known are auth, subscribe, unsubscribe, broadcast, presence, token, ping, pong"
+                "`type` is `{shown}`; known are auth, subscribe, unsubscribe, broadcast, event, presence, token, ping, pong"
             );
             Err(FrameError::new(ErrorCode::UnknownType, message))
         }

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use super::{
     Shared,
     admit::{Member, Stranger, admit, expires_in, expiry, refusal},
+    event::{Sender, Sent},
     half::Socket,
     reader::{Read, Reader},
     say,
@@ -55,6 +56,16 @@ struct Whose<'a> {
     connection: &'a Arc<Connection>,
     /// The organization that it said it is for.
     home: &'a OrgId,
+}
+
+impl<'a> Whose<'a> {
+    fn sender(self, shared: &'a Arc<Shared>) -> Sender<'a> {
+        Sender {
+            shared,
+            connection: self.connection,
+            home: self.home,
+        }
+    }
 }
 
 /// Serves one socket until it ends.
@@ -142,6 +153,7 @@ async fn listen(
         return End::Close(CloseCode::Restarting);
     }
     let mut tending = Tending::default();
+    let mut sent = Sent::default();
     // More than the first frame may have come already.
     let mut more = true;
     loop {
@@ -150,8 +162,11 @@ async fn listen(
             Ok(work) => work,
             Err(code) => return End::Close(code),
         };
+        if sent.next(shared).is_some_and(|at| at <= now) {
+            whose.sender(shared).go_on(session, &mut sent, now);
+        }
         if more {
-            match read_turn(shared, socket, reader, whose, session).await {
+            match read_turn(shared, socket, reader, whose, session, &mut sent).await {
                 Turn::End(end) => return end,
                 Turn::Drained => more = false,
                 Turn::More => {
@@ -164,6 +179,7 @@ async fn listen(
             continue;
         }
         let (told, wake) = tending.tell(shared, connection, session, work, now);
+        let wake = sent.next(shared).map_or(wake, |at| wake.min(at));
         tokio::select! {
             ready = socket.readable() => match ready {
                 Ok(()) => more = true,
@@ -189,6 +205,7 @@ async fn read_turn(
     reader: &mut Reader,
     whose: Whose<'_>,
     session: &mut Session,
+    sent: &mut Sent,
 ) -> Turn {
     let connection = whose.connection;
     reader.turn();
@@ -237,7 +254,9 @@ async fn read_turn(
                         false
                     }
                     Admit::Yes => match parse(&text, &shared.wire_limits()) {
-                        Ok(frame) => Box::pin(handle(shared, socket, whose, session, frame)).await,
+                        Ok(frame) => {
+                            Box::pin(handle(shared, socket, whose, session, sent, frame)).await
+                        }
                         Err(error) => {
                             shared.metrics.error(error.code);
                             connection.send(refusal(&error));
@@ -263,6 +282,7 @@ async fn handle(
     socket: &TcpStream,
     whose: Whose<'_>,
     session: &mut Session,
+    sent: &mut Sent,
     frame: ClientFrame,
 ) -> bool {
     let Whose { connection, home } = whose;
@@ -358,6 +378,11 @@ async fn handle(
             if let Err(error) = shared.hub.present(connection, &presence) {
                 answer(presence.reference.as_ref(), &error);
                 return !error.error_code().come_back() && session.refused();
+            }
+        }
+        ClientFrame::Event(event) => {
+            if !whose.sender(shared).take(session, sent, *event) {
+                return session.refused();
             }
         }
         ClientFrame::Ping { reference } => drop(connection.send(server::pong(reference.as_ref()))),

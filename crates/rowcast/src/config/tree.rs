@@ -384,6 +384,10 @@ tree! {
         broadcasts_per_second: u32 = 20;
         /// Broadcasts that a client may send at once.
         broadcasts_burst: u32 = 60;
+        /// Most client events of one socket that have no answer yet.
+        client_events: u32 = 32;
+        /// Most memory for client events of all sockets that have no answer yet.
+        client_events_bytes: ByteSize = ByteSize::mib(32);
         /// Largest body of `POST /broadcast`.
         broadcast_bytes: ByteSize = ByteSize::mib(1);
         /// Most memory for bodies of `POST /broadcast` that are read or said at a time.
