@@ -6,6 +6,7 @@ mod client_events;
 mod examples;
 mod handlers;
 mod masks;
+mod presence;
 mod protocol;
 mod sending;
 mod shapes;

@@ -99,13 +99,15 @@ pub(crate) async fn run(
                 End::Close(code) => {
                     shared.metrics.closed(code);
                     connection.close(code);
+                    shared.hub.vacate(&connection, code.come_back());
                     let last = last_words(&shared, code, connection.id());
                     Box::pin(farewell(&socket, Some(&connection), last)).await;
                 }
                 End::Left => {
+                    shared.hub.vacate(&connection, false);
                     Box::pin(farewell(&socket, Some(&connection), Frame::new())).await;
                 }
-                End::Gone => {}
+                End::Gone => shared.hub.vacate(&connection, true),
             }
             shared.hub.disconnect(&connection);
         }
@@ -232,6 +234,7 @@ async fn read_turn(
                 return Turn::End(End::Close(CloseCode::Overloaded));
             }
             Read::Life => {
+                connection.note_heard();
                 session.heard(now);
                 session.admit(now) == Admit::Close
             }
@@ -241,6 +244,7 @@ async fn read_turn(
                 session.refused()
             }
             Read::Text(text) => {
+                connection.note_heard();
                 session.heard(now);
                 shared.metrics.frames.inc();
                 match session.admit(now) {
@@ -366,6 +370,14 @@ async fn handle(
             };
             if !said {
                 return session.refused();
+            }
+        }
+        ClientFrame::Presence(mut presence) => {
+            let organization = presence.organization.take();
+            presence.organization = organization.or_else(|| Some(home.clone()));
+            if let Err(error) = shared.hub.present(connection, &presence) {
+                answer(presence.reference.as_ref(), &error);
+                return !error.error_code().come_back() && session.refused();
             }
         }
         ClientFrame::Event(event) => {
