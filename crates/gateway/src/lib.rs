@@ -17,6 +17,8 @@ mod metrics;
 mod network;
 mod server;
 pub mod session;
+mod sse;
+mod takeover;
 mod ws;
 
 pub use application::Application;

@@ -10,9 +10,9 @@ use std::{cmp::Ordering, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::MutexGuard;
-use rowcast_model::{Audience, Channel, Cursor, Message, OrgId, RoutedEvent, Says, Sender, Topic};
+use rowcast_model::{Audience, Channel, Cursor, Message, OrgId, RoutedEvent, Says, Topic};
 
-use crate::{Auth, Connection, Hub, HubError, Identity, hub::now, stage::Stage, state::State};
+use crate::{Connection, Hub, HubError, Identity, hub::now, stage::Stage, state::State};
 
 /// What became of one direct event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,10 +146,7 @@ impl Hub {
     ) -> Result<Sent, HubError> {
         let message = Message {
             says: Says::Broadcast { event, payload },
-            sender: Some(match &identity.auth {
-                Auth::Session { .. } => Sender::User(identity.user),
-                Auth::ApiKey { id } => Sender::ApiKey(id.clone()),
-            }),
+            sender: Some(identity.sender()),
         };
         let mut events = vec![RoutedEvent::message(
             Cursor::NOWHERE,

@@ -3,8 +3,8 @@
 //! Owns: positions ([`Lsn`], [`Epoch`], [`Cursor`]), identities ([`OrgId`], [`UserId`], [`Role`],
 //! [`Channel`], its [`Pattern`]s and [`ChannelRule`]s), the rule of masks ([`Masks`]), what is said without a row ([`Message`]), what the source
 //! says ([`SourceEvent`]), how often something may happen ([`Rate`], [`Window`], [`Throttle`]), what is asked of
-//! the application ([`Question`]), what crosses from routing to the hub ([`Batch`] of [`HubOp`]), and what the hub asks of
-//! the past ([`RecoveryWanted`], [`Recovery`]). What crosses is a versioned message: it may one day travel between
+//! the application ([`Question`]), what crosses from routing to the hub ([`Batch`] of [`HubOp`]), what the hub asks of
+//! the past ([`RecoveryWanted`], [`Recovery`]), and who is there ([`PresenceOp`]). What crosses is a versioned message: it may one day travel between
 //! machines, so it holds no pointer into the reader.
 //!
 //! Promises: no IO, no clock, no async; every parser here is total and never panics.
@@ -21,6 +21,7 @@ mod mask_text;
 mod masks;
 mod message;
 mod pattern;
+mod presence;
 mod rate_table;
 mod rates;
 mod recovery;
@@ -55,6 +56,10 @@ pub use message::{
     is_name,
 };
 pub use pattern::{MAX_PARTS, MAX_PATTERN_BYTES, Overlap, Pattern, PatternError};
+pub use presence::{
+    PRESENCE_VERSION, PresenceAct, PresenceCounts, PresenceDiff, PresenceNews, PresenceOp,
+    PresenceUpdate, Present, PresentUser,
+};
 pub use rate_table::RateTable;
 pub use rates::{Bucket, FixedWindow, Rate, Throttle, Throttled, Window};
 pub use recovery::{Changed, Recovery, RecoveryWanted, Sample, Samples};

@@ -3,6 +3,7 @@
 
 mod broadcast;
 mod event;
+mod presence;
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -10,7 +11,11 @@ use rowcast_model::{Channel, Cursor, MAX_ID_BYTES, OrgId, is_name};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-pub use self::{broadcast::ClientBroadcast, event::ClientEvent};
+pub use self::{
+    broadcast::ClientBroadcast,
+    event::ClientEvent,
+    presence::{ClientPresence, Follow, MAX_LISTED, PresenceAction},
+};
 use crate::{ErrorCode, Filter, FilterLimits, Ref, filter::ALLOCATION};
 
 /// Longest `ref`, in bytes of its JSON text.
@@ -110,6 +115,8 @@ pub struct Subscribe {
     pub cursor: Option<Cursor>,
     /// In which organization a name of the application is meant; absent: that of the socket.
     pub organization: Option<OrgId>,
+    /// What it wants to know of who is there; absent: nothing.
+    pub presence: Option<Follow>,
 }
 
 impl Subscribe {
@@ -139,6 +146,7 @@ impl Subscribe {
             tables: None,
             cursor: None,
             organization: None,
+            presence: None,
         }
     }
 }
@@ -182,6 +190,8 @@ pub enum ClientFrame {
     Broadcast(Box<ClientBroadcast>),
     /// Something for the application, or checked by it.
     Event(Box<ClientEvent>),
+    /// Something about who is on a channel.
+    Presence(Box<ClientPresence>),
     /// A fresh token for the open socket.
     Token {
         /// Echoed in the reply.
@@ -206,6 +216,7 @@ impl std::fmt::Debug for ClientFrame {
             ClientFrame::Unsubscribe { channel, .. } => write!(f, "Unsubscribe({channel})"),
             ClientFrame::Broadcast(broadcast) => broadcast.fmt(f),
             ClientFrame::Event(event) => event.fmt(f),
+            ClientFrame::Presence(presence) => presence.fmt(f),
             ClientFrame::Token { .. } => f.write_str("Token"),
             ClientFrame::Ping { .. } => f.write_str("Ping"),
             ClientFrame::Pong => f.write_str("Pong"),
@@ -283,6 +294,8 @@ struct RawSubscribe<'a> {
     cursor: Option<Cow<'a, str>>,
     #[serde(rename = "organizationId")]
     organization: Option<String>,
+    #[serde(borrow)]
+    presence: Option<presence::RawFollow<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -373,12 +386,16 @@ fn body(
             let event = event::read(text, reference)?;
             Ok(ClientFrame::Event(Box::new(event)))
         }
+        "presence" => {
+            let presence = presence::read(text, reference)?;
+            Ok(ClientFrame::Presence(Box::new(presence)))
+        }
         "ping" => Ok(ClientFrame::Ping { reference }),
         "pong" => Ok(ClientFrame::Pong),
         other => {
             let shown: String = other.chars().take(40).collect();
             let message = format!(
-                "`type` is `{shown}`; known are auth, subscribe, unsubscribe, broadcast, event, token, ping, pong"
+                "`type` is `{shown}`; known are auth, subscribe, unsubscribe, broadcast, event, presence, token, ping, pong"
             );
             Err(FrameError::new(ErrorCode::UnknownType, message))
         }
@@ -425,6 +442,10 @@ fn subscribe(
         tables,
         cursor,
         organization: organization(raw.organization)?,
+        presence: match raw.presence {
+            Some(raw) => raw.read()?,
+            None => None,
+        },
     })
 }
 
