@@ -238,13 +238,24 @@ fn presence_limits(config: &Config) -> PresenceLimits {
         expiry: presence.expiry.0,
         tick: presence.tick.0,
         longest_tick: presence.longest_tick.0,
-        listed: presence.listed as usize,
+        listed: listed(config) as usize,
         members: presence.members as usize,
         connections_per_user: presence.connections_per_user as usize,
         state_bytes: presence.state_bytes.as_usize(),
         bytes: presence.bytes.as_usize(),
         bytes_per_second: presence.rate.as_usize(),
     }
+}
+
+/// How many users of a channel are listed: no more than a socket can take in one list.
+fn listed(config: &Config) -> u32 {
+    /// What a connection takes in a list besides its state and its user.
+    const ENTRY: u64 = 64;
+    let presence = &config.presence;
+    let state = presence.state_bytes.0.saturating_add(ENTRY);
+    let user = state.saturating_mul(presence.connections_per_user.into());
+    let most = config.limits.outbox_bytes.0 / user.max(1);
+    presence.listed.min(u32::try_from(most).unwrap_or(u32::MAX))
 }
 
 fn source_config(config: &Config, sql: &ConnInfo) -> anyhow::Result<SourceConfig> {

@@ -411,7 +411,8 @@ tree! {
         tick: Span = Span::ms(50);
         /// The same of a channel that very many follow.
         longest_tick: Span = Span::ms(1_000);
-        /// Users of a channel that are listed, those who came first; of all it is told how many they are.
+        /// Users of a channel that are listed, those who came first; of all it is told how many they are. Fewer,
+        /// where a list of so many could be larger than `limits.outbox_bytes`.
         listed: u32 = 100;
         /// Connections that may be present on one channel.
         members: u32 = 10_000;
