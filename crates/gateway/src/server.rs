@@ -23,12 +23,14 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    DurableSender, GatewayConfig, GatewayError, GatewayMetrics, Readiness, SocketLimits,
+    DurableSender, GatewayConfig, GatewayError, GatewayMetrics, KeysUsed, PlanSource, Readiness,
+    SocketLimits,
     admission::Admission,
     arrivals::Arrivals,
     auth::Verifier,
     broadcast::{self, Broadcasts},
     http,
+    limits::{Gates, MOST_COUNTED, Plans},
     ws::{self, Incoming, Shared},
 };
 
@@ -51,7 +53,20 @@ pub struct Gateway {
     listeners: TaskTracker,
 }
 
-/// Listens and serves until stopped. `extra` are further public routes; `durable` writes broadcasts into the log.
+/// What the program around the gateway does for it.
+#[derive(Default)]
+pub struct Application {
+    /// Further public routes.
+    pub routes: Router,
+    /// Writes broadcasts into the log.
+    pub durable: Option<Arc<dyn DurableSender>>,
+    /// Knows what organizations may use.
+    pub plans: Option<Arc<dyn PlanSource>>,
+    /// Is told which API keys are used.
+    pub keys_used: Arc<KeysUsed>,
+}
+
+/// Listens and serves until stopped.
 ///
 /// # Errors
 /// [`GatewayError`] when an address or a key cannot be used.
@@ -61,8 +76,7 @@ pub async fn serve(
     ready: watch::Receiver<Readiness>,
     metrics: GatewayMetrics,
     registry: Arc<Registry>,
-    extra: Router,
-    durable: Option<Arc<dyn DurableSender>>,
+    application: Application,
 ) -> Result<Gateway, GatewayError> {
     let stopping = CancellationToken::new();
     let (sockets, listeners) = (TaskTracker::new(), TaskTracker::new());
@@ -70,12 +84,15 @@ pub async fn serve(
     let broadcasts = Arc::new(Broadcasts::new(
         &config.broadcast,
         hub.clone(),
-        durable,
+        application.durable,
         metrics.clone(),
     ));
+    let platform = config.limits.platform();
     let shared = Arc::new(Shared {
         hub: hub.clone(),
-        verifier: Verifier::new(&config.auth)?,
+        verifier: Verifier::new(&config.auth)?.noting(application.keys_used),
+        plans: Arc::new(Plans::new(application.plans, platform, metrics.clone())),
+        gates: Gates::new(MOST_COUNTED, Instant::now()),
         limits: config.limits,
         origins: config.allowed_origins,
         admission: Arc::new(Admission::default()),
@@ -96,7 +113,7 @@ pub async fn serve(
         .route("/healthz", get(http::healthz))
         .merge(broadcast::routes(broadcasts))
         .merge(socket)
-        .merge(extra);
+        .merge(application.routes);
     let (public_listener, public_address) = listen(config.public)?;
     let (internal_listener, internal_address) = listen(config.internal)?;
     let arrivals = Arrivals::new(

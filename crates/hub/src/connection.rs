@@ -2,11 +2,15 @@
 
 use std::{
     io::{self, IoSlice},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rowcast_model::Timestamp;
 use rowcast_wire::{CloseCode, Frame};
 use tokio::sync::Notify;
 
@@ -35,6 +39,8 @@ pub struct Work {
     pub latest: bool,
     /// The past is being told, and the socket takes it: call [`crate::Hub::replay`].
     pub replay: bool,
+    /// Close the socket then, with [`CloseCode::KeyExpired`].
+    pub ends: Option<Timestamp>,
 }
 
 /// A connected socket. Small, as most are idle.
@@ -43,9 +49,14 @@ pub struct Connection {
     pub(crate) slot: u32,
     sink: Arc<dyn Sink>,
     bell: Notify,
+    /// When its API key ends, in microseconds since 1970.
+    ends: AtomicI64,
     outbox: Mutex<Outbox>,
     shared: Arc<Shared>,
 }
+
+/// What stands in place of a time that never comes.
+const NEVER: i64 = i64::MAX;
 
 impl Connection {
     pub(crate) fn new(id: u64, slot: u32, sink: Arc<dyn Sink>, shared: Arc<Shared>) -> Connection {
@@ -54,6 +65,7 @@ impl Connection {
             slot,
             sink,
             bell: Notify::new(),
+            ends: AtomicI64::new(NEVER),
             outbox: Mutex::default(),
             shared,
         }
@@ -71,12 +83,22 @@ impl Connection {
 
     /// What there is to do now.
     pub fn work(&self) -> Work {
+        let ends = self.ends.load(Ordering::Acquire);
         let outbox = self.outbox.lock();
         Work {
             close: outbox.closed(),
             writable: outbox.queued() && !outbox.broken(),
             latest: outbox.holds_latest(),
             replay: outbox.replaying && outbox.is_idle(),
+            ends: (ends != NEVER).then_some(Timestamp(ends)),
+        }
+    }
+
+    /// Says when the socket ends, by the clock on the wall; `None`: it does not.
+    pub(crate) fn ends(&self, end: Option<Timestamp>) {
+        let end = end.map_or(NEVER, |end| end.0);
+        if self.ends.swap(end, Ordering::AcqRel) != end {
+            self.bell.notify_one();
         }
     }
 

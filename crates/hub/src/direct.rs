@@ -137,7 +137,7 @@ impl Hub {
             },
             sender: Some(match &identity.auth {
                 Auth::Session { .. } => Sender::User(identity.user),
-                Auth::ApiKey { id } => Sender::ApiKey(id.clone()),
+                Auth::ApiKey { id, .. } => Sender::ApiKey(id.clone()),
             }),
         };
         let mut events = vec![RoutedEvent::message(
@@ -238,11 +238,22 @@ impl State {
         }
     }
 
+    /// Whether somebody may send at all: API keys may be made that only listen.
+    pub(crate) fn may_send(&self, identity: &Identity) -> bool {
+        match &identity.auth {
+            Auth::Session { .. } => true,
+            Auth::ApiKey { id, .. } => self.directory.key(id).is_some_and(|key| key.may_send),
+        }
+    }
+
     fn may_relay(&self, identity: &Identity, relay: &Relay) -> Result<Topic, HubError> {
         let forbidden = || HubError::NoRelay(relay.channel.clone());
         let Channel::Named(name) = &relay.channel else {
             return Err(forbidden());
         };
+        if !self.may_send(identity) {
+            return Err(HubError::KeyReadsOnly);
+        }
         let (topic, _) = self.admit_named(identity, name, relay.organization.as_ref())?;
         let rule = self.channels.find(name).ok_or_else(forbidden)?;
         if !rule.relay {

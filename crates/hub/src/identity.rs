@@ -26,6 +26,8 @@ pub enum Auth {
     ApiKey {
         /// The key's id.
         id: Arc<str>,
+        /// Hex SHA-256 of the key that was shown: a key may have two secrets, which end at different times.
+        hash: Arc<str>,
     },
 }
 
@@ -40,12 +42,12 @@ impl Identity {
         }
     }
 
-    /// A machine with an API key.
-    pub fn api_key(id: impl Into<Arc<str>>) -> Identity {
-        let id = id.into();
+    /// A machine that has shown an API key with this id and hash.
+    pub fn api_key(id: impl Into<Arc<str>>, hash: impl Into<Arc<str>>) -> Identity {
+        let (id, hash) = (id.into(), hash.into());
         Identity {
             user: UserId(id.clone()),
-            auth: Auth::ApiKey { id },
+            auth: Auth::ApiKey { id, hash },
         }
     }
 }

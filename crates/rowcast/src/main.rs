@@ -16,6 +16,7 @@ mod memory;
 mod metrics;
 mod migrations;
 mod pipeline;
+mod plans;
 mod progress;
 mod queue;
 mod recovery;

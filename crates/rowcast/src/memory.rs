@@ -11,7 +11,7 @@ use prometheus_client::{
     metrics::gauge::ConstGauge,
     registry::Unit,
 };
-use rowcast_gateway::{HEAD_BYTES, INTERNAL_CONNECTIONS};
+use rowcast_gateway::{GATE_BYTES, HEAD_BYTES, INTERNAL_CONNECTIONS, MOST_PLANS};
 
 use crate::config::Config;
 
@@ -21,6 +21,9 @@ const PROGRAM: u64 = 64 << 20;
 const SOCKET: u64 = 8 << 10;
 /// A request that has not ended: its head, and what the HTTP server keeps beside it.
 const REQUEST: u64 = 2 * HEAD_BYTES as u64;
+
+/// What is remembered of an organization's plan.
+const PLAN: usize = 1 << 10;
 
 /// One line of the sum.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +102,11 @@ pub fn parts(config: &Config, places: Places) -> Vec<Part> {
             "table lists and filters",
             "limits.subscriptions_bytes",
             limits.subscriptions_bytes.0,
+        ),
+        part(
+            "counts and limits of users and organizations",
+            "at most 65,536 of each are counted, 16,384 plans remembered",
+            (GATE_BYTES + MOST_PLANS * PLAN) as u64,
         ),
         part(
             "sockets",

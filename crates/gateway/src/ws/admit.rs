@@ -6,8 +6,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use rowcast_hub::{Connection, Sink};
-use rowcast_model::{Channel, OrgId};
+use rowcast_hub::{Connection, Identity, Sink};
+use rowcast_model::{Channel, OrgId, Timestamp};
 use rowcast_wire::{
     Auth, ClientFrame, CloseCode, ErrorCode, Frame, FrameError, Subscribe, parse, server,
 };
@@ -21,16 +21,43 @@ use super::{
 use crate::{
     Readiness,
     admission::Ticket,
-    auth::{Refused, Verified, since_1970},
+    auth::{Refused, Verified, is_api_key, since_1970},
+    limits::{Exceeded, Kind, Level, Quota, Who},
     session::Session,
 };
 
 /// Somebody who may listen.
 pub(super) struct Member {
-    pub connection: Arc<Connection>,
+    pub whose: Whose,
     pub session: Session,
-    /// The organization that it named.
+}
+
+/// Whose socket it is.
+pub(super) struct Whose {
+    pub connection: Arc<Connection>,
+    pub identity: Identity,
+    /// The organization that it said it is for.
     pub home: OrgId,
+    /// What may be used there.
+    pub quota: Arc<Quota>,
+}
+
+impl Whose {
+    /// Whether user and organization may do this now.
+    pub(super) fn may(
+        &self,
+        shared: &Shared,
+        kind: Kind,
+        n: usize,
+        now: Instant,
+    ) -> Result<(), Exceeded> {
+        let who = Who {
+            identity: &self.identity,
+            organization: &self.home,
+        };
+        let n = u32::try_from(n).unwrap_or(u32::MAX);
+        shared.gates.ask(who, &self.quota, kind, n, now)
+    }
 }
 
 /// Somebody who may not.
@@ -56,7 +83,7 @@ pub(super) async fn admit(
     ticket: &mut Ticket,
     socket: &Arc<Socket>,
     reader: &mut Reader,
-) -> Result<Member, Stranger> {
+) -> Result<Box<Member>, Stranger> {
     tokio::select! {
         biased;
         () = shared.stopping.cancelled() => Err(Stranger::Refused(None, CloseCode::Restarting)),
@@ -69,7 +96,7 @@ async fn introduced(
     ticket: &mut Ticket,
     socket: &Arc<Socket>,
     reader: &mut Reader,
-) -> Result<Member, Stranger> {
+) -> Result<Box<Member>, Stranger> {
     let first = tokio::time::timeout(shared.limits.auth_timeout, first_frame(socket, reader));
     let text = first.await.unwrap_or_else(|_| {
         Err(Stranger::told(
@@ -107,9 +134,59 @@ async fn introduced(
         .unwrap_or(Err(Refused::unavailable()))
         .map_err(|refused| {
             shared.metrics.refused(refused.code);
-            Stranger::told(refused.code, refused.message, close_of(refused.code))
+            let close = match (refused.code, is_api_key(&auth.token)) {
+                (ErrorCode::TokenExpired, true) => CloseCode::KeyExpired,
+                (code, _) => close_of(code),
+            };
+            Stranger::told(refused.code, refused.message, close)
         })?;
-    enter(shared, ticket, socket, auth, verified)
+    let organization = organization_of(shared, &verified, auth.organization.clone())
+        .filter(|organization| shared.hub.roles(&verified.identity, organization).is_some())
+        .ok_or_else(|| not_member(shared))?;
+    // Only members cost a question, and only those of this organization wait for it.
+    let version = shared.hub.plans_version();
+    let quota = shared.plans.of(&organization, version).await;
+    let place = Place {
+        organization,
+        quota,
+    };
+    enter(shared, ticket, socket, auth, verified, place)
+}
+
+fn not_member(shared: &Shared) -> Stranger {
+    let code = ErrorCode::NotMember;
+    shared.metrics.refused(code);
+    Stranger::told(code, code.sentence(), CloseCode::NotMember)
+}
+
+/// Where somebody wants to be, and what may be used there.
+struct Place {
+    organization: OrgId,
+    quota: Arc<Quota>,
+}
+
+impl Place {
+    /// Takes a place among the sockets of the organization, if there is one.
+    fn take(
+        &self,
+        shared: &Shared,
+        ticket: &mut Ticket,
+        identity: &Identity,
+        now: Instant,
+    ) -> Result<(), Exceeded> {
+        let who = Who {
+            identity,
+            organization: &self.organization,
+        };
+        (shared.gates).ask(who, &self.quota, Kind::Connects, 1, now)?;
+        match ticket.join(&self.organization, self.quota.connections) {
+            true => Ok(()),
+            false => Err(Exceeded {
+                kind: Kind::Connections,
+                level: Level::Organization,
+            }),
+        }
+    }
 }
 
 /// Makes a proved identity a member of one organization.
@@ -119,26 +196,24 @@ fn enter(
     socket: &Arc<Socket>,
     auth: Auth,
     verified: Verified,
-) -> Result<Member, Stranger> {
-    let not_member = || {
-        let code = ErrorCode::NotMember;
-        shared.metrics.refused(code);
-        Stranger::told(code, code.sentence(), CloseCode::NotMember)
-    };
-    let organization =
-        organization_of(shared, &verified, auth.organization).ok_or_else(not_member)?;
-    let roles = shared
-        .hub
-        .roles(&verified.identity, &organization)
-        .ok_or_else(not_member)?;
-    if !ticket.join(&organization, shared.limits.connections_per_organization) {
-        return Err(Stranger::Refused(None, CloseCode::TooManyConnections));
-    }
+    place: Place,
+) -> Result<Box<Member>, Stranger> {
     let now = Instant::now();
+    let organization = place.organization.clone();
+    // The membership may have ended meanwhile.
+    let roles = shared.hub.roles(&verified.identity, &organization);
+    let roles = roles.ok_or_else(|| not_member(shared))?;
+    (place.take(shared, ticket, &verified.identity, now)).map_err(|exceeded| {
+        Stranger::Refused(Some(shared.limited(None, exceeded)), exceeded.close())
+    })?;
     let sink: Arc<dyn Sink> = socket.clone();
     let connection = shared.hub.connect(verified.identity.clone(), sink);
-    let session = Session::new(&shared.limits, now, expiry(now, verified.expires_at));
-    let session = session.spread(connection.id());
+    let expires = expiry(now, verified.expires_at);
+    let session = Session::new(&shared.limits, now, expires).spread(connection.id());
+    let session = match verified.organizations {
+        Some(_) => session.of_key(),
+        None => session,
+    };
     let id = connection.id().to_string();
     // It leaves together with the reply to the subscription: who reads it is on the channel already.
     let success = server::auth_success(&server::AuthSuccess {
@@ -153,8 +228,8 @@ fn enter(
     });
     shared.hub.welcome(&connection, success);
     let mut channels = vec![Channel::Org(organization.clone())];
-    if verified.organization.is_none() {
-        channels.push(Channel::User(verified.identity.user));
+    if verified.organizations.is_none() {
+        channels.push(Channel::User(verified.identity.user.clone()));
     }
     for channel in channels {
         let subscription = Subscribe {
@@ -166,19 +241,21 @@ fn enter(
             connection.send(server::error(None, error.error_code(), &error.to_string()));
         }
     }
-    Ok(Member {
+    let whose = Whose {
         connection,
-        session,
+        identity: verified.identity,
         home: organization,
-    })
+        quota: place.quota,
+    };
+    Ok(Box::new(Member { whose, session }))
 }
 
-/// The organization that was asked for; an API key has one, a user may have only one.
+/// The organization that was asked for; the first of an API key, the only one of a user.
 fn organization_of(shared: &Shared, verified: &Verified, asked: Option<String>) -> Option<OrgId> {
-    match (asked, &verified.organization) {
-        (Some(asked), Some(own)) => (asked == own.as_str()).then(|| own.clone()),
+    match (asked, &verified.organizations) {
+        (Some(asked), Some(own)) => own.iter().find(|own| asked == own.as_str()).cloned(),
         (Some(asked), None) => Some(asked.into()),
-        (None, Some(own)) => Some(own.clone()),
+        (None, Some(own)) => own.first().cloned(),
         (None, None) => match shared.hub.organizations(&verified.identity).as_slice() {
             [only] => Some(only.clone()),
             _ => None,
@@ -244,6 +321,12 @@ fn left(expires_at: Option<u64>) -> Option<Duration> {
 /// The same for the client, who does not care for parts of a second.
 pub(super) fn expires_in(expires_at: Option<u64>) -> Option<u64> {
     left(expires_at).map(|left| left.as_secs())
+}
+
+/// The moment at which an API key ends, on the clock that cannot be set.
+pub(super) fn moment(now: Instant, ends: Option<Timestamp>) -> Option<Instant> {
+    let at = Duration::from_micros(u64::try_from(ends?.0).unwrap_or_default());
+    now.checked_add(at.saturating_sub(since_1970()))
 }
 
 /// The moment a token ends, on the clock that cannot be set.

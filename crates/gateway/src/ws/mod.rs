@@ -16,11 +16,16 @@ pub(crate) use turns::Turns;
 use std::sync::Arc;
 
 use rowcast_hub::Hub;
+use rowcast_wire::{Frame, Ref, server};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Readiness, SocketLimits, admission::Admission, auth::Verifier, metrics::GatewayMetrics,
+    Readiness, SocketLimits,
+    admission::Admission,
+    auth::Verifier,
+    limits::{Exceeded, Gates, Plans},
+    metrics::GatewayMetrics,
 };
 
 /// What all sockets share.
@@ -30,6 +35,8 @@ pub(crate) struct Shared {
     pub limits: SocketLimits,
     pub origins: Vec<String>,
     pub admission: Arc<Admission>,
+    pub plans: Arc<Plans>,
+    pub gates: Gates,
     pub metrics: GatewayMetrics,
     pub ready: watch::Receiver<Readiness>,
     pub stopping: CancellationToken,
@@ -39,6 +46,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Counts a refusal, and what the client is told of it.
+    fn limited(&self, reference: Option<&Ref>, exceeded: Exceeded) -> Frame {
+        self.metrics.limited(exceeded);
+        self.metrics.error(exceeded.code());
+        server::error(reference, exceeded.code(), &exceeded.message())
+    }
+
     fn wire_limits(&self) -> rowcast_wire::Limits {
         rowcast_wire::Limits {
             frame_bytes: self.limits.message_bytes,
