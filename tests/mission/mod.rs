@@ -2,6 +2,8 @@
 
 mod broadcast;
 mod channels;
+mod keys;
+mod limits;
 mod masks;
 mod protocol;
 mod sending;
