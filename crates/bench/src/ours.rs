@@ -13,8 +13,8 @@ use anyhow::Result;
 use bytes::BytesMut;
 use prometheus_client::registry::Registry;
 use rowcast_gateway::{
-    Application, AuthConfig, BroadcastConfig, GatewayConfig, GatewayMetrics, Readiness,
-    SocketLimits, serve,
+    AuthConfig, BroadcastConfig, GatewayConfig, GatewayMetrics, Readiness, Services, SocketLimits,
+    serve,
 };
 use rowcast_hub::{Hub, HubLimits};
 use rowcast_model::{
@@ -221,7 +221,7 @@ pub async fn run(load: Load) -> Result<()> {
         readiness,
         metrics,
         Arc::new(registry),
-        Application::default(),
+        Services::default(),
     )
     .await?;
     let mut ops = vec![HubOp::NewEpoch {

@@ -6,6 +6,7 @@
 //! one socket's misbehaviour costs no other anything. Knows channels and frames, never rows.
 
 mod admission;
+pub mod application;
 mod arrivals;
 mod auth;
 pub mod broadcast;
@@ -17,8 +18,11 @@ mod metrics;
 mod network;
 mod server;
 pub mod session;
+mod sse;
+mod takeover;
 mod ws;
 
+pub use application::Application;
 pub use auth::{KeysUsed, MOST_USED_KEYS, Refused, Verified, Verifier};
 pub use broadcast::{DurableError, DurableSender};
 pub use config::{AuthConfig, BroadcastConfig, GatewayConfig, SocketLimits};
@@ -27,4 +31,4 @@ pub use http::Readiness;
 pub use limits::{GATE_BYTES, LevelRates, MOST_COUNTED, MOST_PLANS, PlanError, PlanSource};
 pub use metrics::GatewayMetrics;
 pub use network::{Network, NotANetwork};
-pub use server::{Application, Gateway, HEAD_BYTES, INTERNAL_CONNECTIONS, serve};
+pub use server::{Gateway, HEAD_BYTES, INTERNAL_CONNECTIONS, Services, serve};

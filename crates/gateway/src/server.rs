@@ -7,7 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, routing::get};
+use axum::{
+    Router,
+    routing::{any, get},
+};
+use hyper::{
+    Request,
+    body::Incoming,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -23,15 +31,17 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    DurableSender, GatewayConfig, GatewayError, GatewayMetrics, KeysUsed, PlanSource, Readiness,
-    SocketLimits,
+    Application, DurableSender, GatewayConfig, GatewayError, GatewayMetrics, KeysUsed, PlanSource,
+    Readiness, SocketLimits,
     admission::Admission,
     arrivals::Arrivals,
     auth::Verifier,
     broadcast::{self, Broadcasts},
     http,
     limits::{Gates, MOST_COUNTED, Plans},
-    ws::{self, Incoming, Shared},
+    sse,
+    takeover::Takeover,
+    ws::{self, Shared},
 };
 
 /// Largest head of a request, in bytes.
@@ -53,13 +63,15 @@ pub struct Gateway {
     listeners: TaskTracker,
 }
 
-/// What the program around the gateway does for it.
+/// What the gateway has done by others.
 #[derive(Default)]
-pub struct Application {
+pub struct Services {
     /// Further public routes.
-    pub routes: Router,
+    pub extra: Router,
     /// Writes broadcasts into the log.
     pub durable: Option<Arc<dyn DurableSender>>,
+    /// Asks the application.
+    pub application: Option<Arc<dyn Application>>,
     /// Knows what organizations may use.
     pub plans: Option<Arc<dyn PlanSource>>,
     /// Is told which API keys are used.
@@ -76,7 +88,7 @@ pub async fn serve(
     ready: watch::Receiver<Readiness>,
     metrics: GatewayMetrics,
     registry: Arc<Registry>,
-    application: Application,
+    services: Services,
 ) -> Result<Gateway, GatewayError> {
     let stopping = CancellationToken::new();
     let (sockets, listeners) = (TaskTracker::new(), TaskTracker::new());
@@ -84,15 +96,16 @@ pub async fn serve(
     let broadcasts = Arc::new(Broadcasts::new(
         &config.broadcast,
         hub.clone(),
-        application.durable,
+        services.durable,
         metrics.clone(),
     ));
     let platform = config.limits.platform();
     let shared = Arc::new(Shared {
         hub: hub.clone(),
-        verifier: Verifier::new(&config.auth)?.noting(application.keys_used),
-        plans: Arc::new(Plans::new(application.plans, platform, metrics.clone())),
+        verifier: Verifier::new(&config.auth)?.noting(services.keys_used),
+        plans: Arc::new(Plans::new(services.plans, platform, metrics.clone())),
         gates: Gates::new(MOST_COUNTED, Instant::now()),
+        application: services.application,
         limits: config.limits,
         origins: config.allowed_origins,
         admission: Arc::new(Admission::default()),
@@ -100,7 +113,7 @@ pub async fn serve(
         ready: ready.clone(),
         stopping: stopping.clone(),
         sockets: sockets.clone(),
-        incoming: Arc::new(Incoming {
+        incoming: Arc::new(ws::Incoming {
             limit: limits.incoming_bytes,
             used: metrics.incoming.clone(),
         }),
@@ -108,12 +121,13 @@ pub async fn serve(
     });
     let socket = Router::new()
         .route("/realtime/v1/websocket", get(ws::upgrade))
+        .route("/realtime/v1/events", any(sse::events))
         .with_state(shared);
     let public = Router::new()
         .route("/healthz", get(http::healthz))
         .merge(broadcast::routes(broadcasts))
         .merge(socket)
-        .merge(application.routes);
+        .merge(services.extra);
     let (public_listener, public_address) = listen(config.public)?;
     let (internal_listener, internal_address) = listen(config.internal)?;
     let arrivals = Arrivals::new(
@@ -244,15 +258,20 @@ async fn serve_connection(
     stopping: CancellationToken,
 ) -> Result<(), &'static str> {
     let _ = stream.set_nodelay(true);
-    let connection = hyper::server::conn::http1::Builder::new()
+    let takeover = Takeover::default();
+    let (takes, router) = (takeover.clone(), TowerToHyperService::new(router));
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(takes.clone());
+        router.call(request)
+    });
+    let mut connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
     tokio::select! {
-        result = connection.as_mut() => {
+        result = &mut connection => {
             let Err(error) = result else { return Ok(()) };
             tracing::debug!(%error, "an HTTP connection ended early");
             match () {
@@ -262,8 +281,14 @@ async fn serve_connection(
                 () => Ok(()),
             }
         }
+        heir = takeover.taken() => {
+            if let Some(parts) = connection.into_parts() {
+                heir(parts.io.into_inner());
+            }
+            Ok(())
+        }
         () = stopping.cancelled() => {
-            connection.as_mut().graceful_shutdown();
+            Pin::new(&mut connection).graceful_shutdown();
             let _ = tokio::time::timeout(Duration::from_secs(2), connection).await;
             Ok(())
         }

@@ -7,7 +7,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use prometheus_client::registry::Registry;
 use rowcast_gateway::{
-    Application, AuthConfig, BroadcastConfig, Gateway, GatewayConfig, GatewayMetrics, Readiness,
+    AuthConfig, BroadcastConfig, Gateway, GatewayConfig, GatewayMetrics, Readiness, Services,
     SocketLimits, serve,
 };
 use rowcast_hub::{Hub, HubLimits};
@@ -50,7 +50,7 @@ async fn gateway() -> (Gateway, watch::Sender<Readiness>) {
         readiness,
         metrics,
         registry,
-        Application::default(),
+        Services::default(),
     );
     (gateway.await.unwrap(), ready)
 }

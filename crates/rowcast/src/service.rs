@@ -8,8 +8,8 @@ use std::{
 use anyhow::Context;
 use prometheus_client::registry::Registry;
 use rowcast_gateway::{
-    Application, AuthConfig, BroadcastConfig, GatewayConfig, GatewayMetrics, KeysUsed, LevelRates,
-    NotANetwork, Readiness, SocketLimits,
+    AuthConfig, BroadcastConfig, GatewayConfig, GatewayMetrics, KeysUsed, LevelRates, NotANetwork,
+    Readiness, Services, SocketLimits,
 };
 use rowcast_hub::{Hub, HubLimits};
 use rowcast_routing::Limits;
@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    application::{self, Asked},
     config::{Config, Purpose, Secret},
     db, demo,
     durable::{DurableBroadcasts, Seen},
@@ -62,6 +63,8 @@ pub async fn run(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::
         metrics: WatchdogMetrics::new(&mut registry),
     };
 
+    let application = application::build(&config, &sql, &mut registry)?;
+
     if config.database.migrate {
         migrate(&config).await?;
     }
@@ -83,12 +86,13 @@ pub async fn run(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::
         ready,
         gateway_metrics,
         Arc::new(registry),
-        Application {
-            routes: page,
+        Services {
+            extra: page,
             durable: Some(Arc::new(DurableBroadcasts::new(
                 sql.clone(),
                 Arc::clone(&seen),
             ))),
+            application: Some(Arc::new(Asked(application))),
             plans: Some(Arc::new(SqlPlans::new(sql.clone()))),
             keys_used: Arc::clone(&keys_used),
         },
@@ -215,6 +219,7 @@ fn hub_limits(config: &Config) -> HubLimits {
         subscriptions: config.limits.subscriptions as usize,
         subscriptions_bytes: config.limits.subscription_bytes.as_usize(),
         total_subscriptions_bytes: config.limits.subscriptions_bytes.as_usize(),
+        claims_bytes: config.application.claims_bytes.as_usize(),
         history_bytes: config.history.bytes.as_usize(),
         history_organization_bytes: config.history.organization_bytes.as_usize(),
         history_retention: config.history.retention.0,

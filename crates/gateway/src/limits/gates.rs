@@ -4,8 +4,7 @@
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rowcast_hub::{Auth, Identity};
-use rowcast_model::{Bucket, FixedWindow, OrgId, Rate, RateTable, Window};
+use rowcast_model::{Bucket, FixedWindow, OrgId, Rate, RateTable, UserId, Window};
 
 use super::quota::{Exceeded, Kind, Level, LevelRates, Quota};
 
@@ -27,7 +26,9 @@ pub struct Counts {
 /// Whose socket it is.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Who<'a> {
-    pub identity: &'a Identity,
+    pub user: &'a UserId,
+    /// Of an API key, which is not the user whose name is its id.
+    pub is_key: bool,
     pub organization: &'a OrgId,
 }
 
@@ -97,12 +98,6 @@ fn limits(rates: &LevelRates, kind: Kind) -> bool {
     }
 }
 
-/// The name by which a user is counted: an API key is not the user whose name is its id.
-fn user(identity: &Identity) -> (bool, &str) {
-    let key = matches!(identity.auth, Auth::ApiKey { .. });
-    (key, identity.user.as_str())
-}
-
 impl Gates {
     pub(crate) fn new(most: usize, began: Instant) -> Gates {
         Gates {
@@ -132,8 +127,9 @@ impl Gates {
                 (took, counts.idle_at(rates))
             })
         };
+        let user = (who.is_key, who.user.as_str());
         let exceeded = |level| Err(Exceeded { kind, level });
-        if !count(&self.users, &quota.user, user(who.identity)) {
+        if !count(&self.users, &quota.user, user) {
             return exceeded(Level::User);
         }
         let organization = (false, who.organization.as_str());
@@ -142,7 +138,7 @@ impl Gates {
         }
         if limits(&quota.user, kind) {
             let mut users = self.users.lock();
-            users.ask(&user(who.identity), now, |counts| {
+            users.ask(&user, now, |counts| {
                 counts.give_back(&quota.user, kind, n);
                 ((), counts.idle_at(&quota.user))
             });
@@ -176,12 +172,13 @@ mod tests {
         let began = Instant::now();
         let gates = Gates::new(100, began);
         let quota = quota(joins("2/s"), joins("3/s"));
-        let (anna, bert) = (Identity::session("anna"), Identity::session("bert"));
-        let key = Identity::api_key("anna", "");
+        let (anna, bert) = ((false, "anna".into()), (false, "bert".into()));
+        let key = (true, "anna".into());
         let (acme, beta) = ("acme".into(), "beta".into());
-        let ask = |identity, organization, at: u64| {
+        let ask = |(is_key, user): &(bool, UserId), organization, at: u64| {
             let who = Who {
-                identity,
+                user,
+                is_key: *is_key,
                 organization,
             };
             let now = began + Duration::from_millis(at);
@@ -216,9 +213,9 @@ mod tests {
         let quota = quota(window, LevelRates::default());
         let acme = "acme".into();
         let asked = |user: &str, at: u64| {
-            let identity = Identity::session(user);
             let who = Who {
-                identity: &identity,
+                user: &user.into(),
+                is_key: false,
                 organization: &acme,
             };
             let now = began + Duration::from_millis(at);
@@ -236,11 +233,12 @@ mod tests {
         let began = Instant::now();
         let gates = Gates::new(10, began);
         let quota = quota(LevelRates::default(), joins("1/s"));
-        let identity = Identity::session("anna");
+        let user = "anna".into();
         for i in 0..1000 {
             let organization = format!("o{i}").into();
             let who = Who {
-                identity: &identity,
+                user: &user,
+                is_key: false,
                 organization: &organization,
             };
             let _ = gates.ask(who, &quota, Kind::Joins, 1, began);

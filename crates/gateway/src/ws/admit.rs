@@ -1,13 +1,8 @@
 //! From a stranger to a member: the first frame, the token, the organization, the first two channels.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use rowcast_hub::{Connection, Identity, Sink};
-use rowcast_model::{Channel, OrgId, Timestamp};
 use rowcast_wire::{
     Auth, ClientFrame, CloseCode, ErrorCode, Frame, FrameError, Subscribe, parse, server,
 };
@@ -15,14 +10,14 @@ use tokio::net::TcpStream;
 
 use super::{
     Shared,
+    enter::{Denied, Whose, enter_as},
     half::Socket,
     reader::{Read, Reader},
 };
 use crate::{
     Readiness,
     admission::Ticket,
-    auth::{Refused, Verified, is_api_key, since_1970},
-    limits::{Exceeded, Kind, Level, Quota, Who},
+    auth::{Refused, Verified, is_api_key},
     session::Session,
 };
 
@@ -30,34 +25,6 @@ use crate::{
 pub(super) struct Member {
     pub whose: Whose,
     pub session: Session,
-}
-
-/// Whose socket it is.
-pub(super) struct Whose {
-    pub connection: Arc<Connection>,
-    pub identity: Identity,
-    /// The organization that it said it is for.
-    pub home: OrgId,
-    /// What may be used there.
-    pub quota: Arc<Quota>,
-}
-
-impl Whose {
-    /// Whether user and organization may do this now.
-    pub(super) fn may(
-        &self,
-        shared: &Shared,
-        kind: Kind,
-        n: usize,
-        now: Instant,
-    ) -> Result<(), Exceeded> {
-        let who = Who {
-            identity: &self.identity,
-            organization: &self.home,
-        };
-        let n = u32::try_from(n).unwrap_or(u32::MAX);
-        shared.gates.ask(who, &self.quota, kind, n, now)
-    }
 }
 
 /// Somebody who may not.
@@ -140,98 +107,30 @@ async fn introduced(
             };
             Stranger::told(refused.code, refused.message, close)
         })?;
-    let organization = organization_of(shared, &verified, auth.organization.clone())
-        .filter(|organization| shared.hub.roles(&verified.identity, organization).is_some())
-        .ok_or_else(|| not_member(shared))?;
-    // Only members cost a question, and only those of this organization wait for it.
-    let version = shared.hub.plans_version();
-    let quota = shared.plans.of(&organization, version).await;
-    let place = Place {
-        organization,
-        quota,
-    };
-    enter(shared, ticket, socket, auth, verified, place)
-}
-
-fn not_member(shared: &Shared) -> Stranger {
-    let code = ErrorCode::NotMember;
-    shared.metrics.refused(code);
-    Stranger::told(code, code.sentence(), CloseCode::NotMember)
-}
-
-/// Where somebody wants to be, and what may be used there.
-struct Place {
-    organization: OrgId,
-    quota: Arc<Quota>,
-}
-
-impl Place {
-    /// Takes a place among the sockets of the organization, if there is one.
-    fn take(
-        &self,
-        shared: &Shared,
-        ticket: &mut Ticket,
-        identity: &Identity,
-        now: Instant,
-    ) -> Result<(), Exceeded> {
-        let who = Who {
-            identity,
-            organization: &self.organization,
-        };
-        (shared.gates).ask(who, &self.quota, Kind::Connects, 1, now)?;
-        match ticket.join(&self.organization, self.quota.connections) {
-            true => Ok(()),
-            false => Err(Exceeded {
-                kind: Kind::Connections,
-                level: Level::Organization,
-            }),
-        }
-    }
+    enter(shared, ticket, socket, auth, verified).await
 }
 
 /// Makes a proved identity a member of one organization.
-fn enter(
+async fn enter(
     shared: &Arc<Shared>,
     ticket: &mut Ticket,
     socket: &Arc<Socket>,
     auth: Auth,
     verified: Verified,
-    place: Place,
 ) -> Result<Box<Member>, Stranger> {
-    let now = Instant::now();
-    let organization = place.organization.clone();
-    // The membership may have ended meanwhile.
-    let roles = shared.hub.roles(&verified.identity, &organization);
-    let roles = roles.ok_or_else(|| not_member(shared))?;
-    (place.take(shared, ticket, &verified.identity, now)).map_err(|exceeded| {
-        Stranger::Refused(Some(shared.limited(None, exceeded)), exceeded.close())
+    let entered = enter_as(shared, ticket, &verified, auth.organization).await;
+    let entry = entered.map_err(|why| match why {
+        Denied::NotMember => {
+            let code = ErrorCode::NotMember;
+            Stranger::told(code, code.sentence(), CloseCode::NotMember)
+        }
+        Denied::Limited(exceeded) => {
+            Stranger::Refused(Some(shared.limited(None, exceeded)), exceeded.close())
+        }
     })?;
-    let sink: Arc<dyn Sink> = socket.clone();
-    let connection = shared.hub.connect(verified.identity.clone(), sink);
-    let expires = expiry(now, verified.expires_at);
-    let session = Session::new(&shared.limits, now, expires).spread(connection.id());
-    let session = match verified.organizations {
-        Some(_) => session.of_key(),
-        None => session,
-    };
-    let id = connection.id().to_string();
-    // It leaves together with the reply to the subscription: who reads it is on the channel already.
-    let success = server::auth_success(&server::AuthSuccess {
-        role: roles.first(),
-        roles: &roles,
-        auth_method: verified.method,
-        user_id: verified.identity.user.as_str(),
-        organization_id: organization.as_str(),
-        connection_id: &id,
-        ping_timeout_ms: u64::try_from(shared.limits.silence.as_millis()).unwrap_or(u64::MAX),
-        expires_in: expires_in(verified.expires_at),
-    });
-    shared.hub.welcome(&connection, success);
-    let mut channels = vec![Channel::Org(organization.clone())];
-    if verified.organizations.is_none() {
-        channels.push(Channel::User(verified.identity.user.clone()));
-    }
-    for channel in channels {
+    let silence = u64::try_from(shared.limits.silence.as_millis()).unwrap_or(u64::MAX);
+    let (connection, session) = entry.connect(shared, &verified, socket.clone(), Some(silence));
+    for channel in entry.channels(&verified) {
         let subscription = Subscribe {
             cursor: auth.cursor,
             ..Subscribe::to(channel)
@@ -241,26 +140,8 @@ fn enter(
             connection.send(server::error(None, error.error_code(), &error.to_string()));
         }
     }
-    let whose = Whose {
-        connection,
-        identity: verified.identity,
-        home: organization,
-        quota: place.quota,
-    };
+    let whose = entry.whose(connection, verified);
     Ok(Box::new(Member { whose, session }))
-}
-
-/// The organization that was asked for; the first of an API key, the only one of a user.
-fn organization_of(shared: &Shared, verified: &Verified, asked: Option<String>) -> Option<OrgId> {
-    match (asked, &verified.organizations) {
-        (Some(asked), Some(own)) => own.iter().find(|own| asked == own.as_str()).cloned(),
-        (Some(asked), None) => Some(asked.into()),
-        (None, Some(own)) => own.first().cloned(),
-        (None, None) => match shared.hub.organizations(&verified.identity).as_slice() {
-            [only] => Some(only.clone()),
-            _ => None,
-        },
-    }
 }
 
 async fn first_frame(socket: &TcpStream, reader: &mut Reader) -> Result<Bytes, Stranger> {
@@ -311,25 +192,4 @@ fn close_of(code: ErrorCode) -> CloseCode {
         ErrorCode::KeyRevoked => CloseCode::KeyRevoked,
         _ => CloseCode::AuthFailed,
     }
-}
-
-/// How long a token has, from its end in seconds since 1970.
-fn left(expires_at: Option<u64>) -> Option<Duration> {
-    expires_at.map(|at| Duration::from_secs(at).saturating_sub(since_1970()))
-}
-
-/// The same for the client, who does not care for parts of a second.
-pub(super) fn expires_in(expires_at: Option<u64>) -> Option<u64> {
-    left(expires_at).map(|left| left.as_secs())
-}
-
-/// The moment at which an API key ends, on the clock that cannot be set.
-pub(super) fn moment(now: Instant, ends: Option<Timestamp>) -> Option<Instant> {
-    let at = Duration::from_micros(u64::try_from(ends?.0).unwrap_or_default());
-    now.checked_add(at.saturating_sub(since_1970()))
-}
-
-/// The moment a token ends, on the clock that cannot be set.
-pub(super) fn expiry(now: Instant, expires_at: Option<u64>) -> Option<Instant> {
-    now.checked_add(left(expires_at)?)
 }

@@ -14,7 +14,7 @@ use futures_util::{SinkExt, StreamExt};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use prometheus_client::registry::Registry;
 use rowcast_gateway::{
-    Application, AuthConfig, BroadcastConfig, Gateway, GatewayConfig, GatewayMetrics, Readiness,
+    AuthConfig, BroadcastConfig, Gateway, GatewayConfig, GatewayMetrics, Readiness, Services,
     SocketLimits, serve,
 };
 use rowcast_hub::{Hub, HubLimits};
@@ -74,7 +74,7 @@ pub async fn world_with(
         readiness,
         metrics,
         Arc::new(registry),
-        Application::default(),
+        Services::default(),
     )
     .await
     .unwrap();
