@@ -54,6 +54,9 @@ BEGIN
         ' rowcast.sync_publication(), rowcast.check(),'
         ' rowcast.note_api_keys_used(text[]) TO %I', role_name);
     EXECUTE format('GRANT SELECT ON rowcast.channels, rowcast.event_namespaces TO %I', role_name);
+    IF to_regclass('rowcast.client_events') IS NOT NULL THEN
+        EXECUTE format('GRANT SELECT ON rowcast.client_events TO %I', role_name);
+    END IF;
     PERFORM rowcast.grant_sender(role_name);
     IF to_regprocedure('rowcast.limits_for(text)') IS NOT NULL THEN
         EXECUTE format('GRANT EXECUTE ON FUNCTION rowcast.limits_for(text) TO %I', role_name);
@@ -72,6 +75,9 @@ BEGIN
         ' rowcast.api_keys, rowcast.api_key_uses, rowcast.problems, rowcast.gone, rowcast.channels, rowcast.event_namespaces TO %I', role_name);
     IF to_regclass('rowcast.plans') IS NOT NULL THEN
         EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON rowcast.plans, rowcast.organization_plans TO %I', role_name);
+    END IF;
+    IF to_regclass('rowcast.client_events') IS NOT NULL THEN
+        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON rowcast.client_events TO %I', role_name);
     END IF;
     EXECUTE format('GRANT SELECT ON rowcast.slots, rowcast.service_roles TO %I', role_name);
     EXECUTE format('GRANT SELECT, INSERT ON public.realtime_table_events TO %I', role_name);

@@ -2,9 +2,13 @@
 
 mod broadcast;
 mod channels;
+mod client_events;
+mod examples;
+mod handlers;
 mod keys;
 mod limits;
 mod masks;
+mod presence;
 mod protocol;
 mod sending;
 mod shapes;

@@ -97,6 +97,10 @@ pub struct SocketLimits {
     pub user_rates: LevelRates,
     /// What one organization may with all sockets together, when its plan says nothing.
     pub organization_rates: LevelRates,
+    /// Client events of one socket that have no answer yet.
+    pub client_events: usize,
+    /// What client events of all sockets may take, in bytes, that have no answer yet.
+    pub client_events_bytes: usize,
     /// Refused frames after which the socket is closed.
     pub bad_frames: u32,
     /// A socket is told its position so often.
@@ -131,6 +135,8 @@ impl Default for SocketLimits {
             },
             user_rates: LevelRates::default(),
             organization_rates: LevelRates::default(),
+            client_events: 32,
+            client_events_bytes: 32 << 20,
             bad_frames: 20,
             position_interval: Duration::from_secs(8),
             goodbye_spread: Duration::from_secs(10),

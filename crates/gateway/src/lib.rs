@@ -32,3 +32,4 @@ pub use limits::{GATE_BYTES, LevelRates, MOST_COUNTED, MOST_PLANS, PlanError, Pl
 pub use metrics::GatewayMetrics;
 pub use network::{Network, NotANetwork};
 pub use server::{Gateway, HEAD_BYTES, INTERNAL_CONNECTIONS, Services, serve};
+pub use ws::event::{COUNTED_BYTES, COUNTED_USERS};

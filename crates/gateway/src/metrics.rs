@@ -22,6 +22,11 @@ pub(crate) struct Limited {
     level: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
 /// Counters of the gateway.
 #[derive(Clone, Debug, Default)]
 pub struct GatewayMetrics {
@@ -45,6 +50,9 @@ pub struct GatewayMetrics {
     kept_answers: Gauge,
     limited: Family<Limited, Counter>,
     plans: Family<Reason, Counter>,
+    client_events: Family<Outcome, Counter>,
+    /// Bytes of client events that have no answer yet.
+    pub(crate) waiting_events: Gauge,
 }
 
 impl GatewayMetrics {
@@ -128,7 +136,22 @@ impl GatewayMetrics {
             Unit::Bytes,
             metrics.kept_answers.clone(),
         );
+        registry.register(
+            "client_events",
+            "Events of clients by what became of them",
+            metrics.client_events.clone(),
+        );
+        registry.register_with_unit(
+            "client_events_waiting",
+            "Bytes of events of clients that have no answer yet",
+            Unit::Bytes,
+            metrics.waiting_events.clone(),
+        );
         metrics
+    }
+
+    pub(crate) fn client_event(&self, outcome: &'static str) {
+        self.client_events.get_or_create(&Outcome { outcome }).inc();
     }
 
     pub(crate) fn broadcast(&self, reason: &'static str) {

@@ -118,6 +118,10 @@ pub async fn serve(
             used: metrics.incoming.clone(),
         }),
         turns: ws::Turns::default(),
+        events: ws::Events::new(Arc::new(ws::Incoming {
+            limit: limits.client_events_bytes,
+            used: metrics.waiting_events.clone(),
+        })),
     });
     let socket = Router::new()
         .route("/realtime/v1/websocket", get(ws::upgrade))

@@ -4,7 +4,7 @@ use std::{
     io::{self, IoSlice},
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
 };
 
@@ -53,6 +53,8 @@ pub struct Connection {
     ends: AtomicI64,
     outbox: Mutex<Outbox>,
     shared: Arc<Shared>,
+    /// The client gave a sign of life since somebody looked.
+    heard: AtomicBool,
 }
 
 /// What stands in place of a time that never comes.
@@ -68,12 +70,32 @@ impl Connection {
             ends: AtomicI64::new(NEVER),
             outbox: Mutex::default(),
             shared,
+            heard: AtomicBool::new(true),
         }
     }
 
     /// The number of this connection in this process, never used twice.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// The client gave a sign of life. Costs nothing.
+    pub fn note_heard(&self) {
+        self.heard.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it did since [`Connection::forget_heard`].
+    pub(crate) fn was_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn forget_heard(&self) {
+        self.heard.store(false, Ordering::Relaxed);
+    }
+
+    /// Has the task of the socket look what there is to do.
+    pub(crate) fn wake_task(&self) {
+        self.bell.notify_one();
     }
 
     /// Waits until there may be something to do; see [`Connection::work`]. One task at a time.

@@ -131,6 +131,14 @@ impl Directory {
         }
     }
 
+    /// Whether somebody may send at all: API keys may be made that only listen.
+    pub(crate) fn may_send(&self, identity: &Identity) -> bool {
+        match &identity.auth {
+            Auth::Session { .. } => true,
+            Auth::ApiKey { id, .. } => self.key(id).is_some_and(|key| key.may_send),
+        }
+    }
+
     /// Organizations that an identity may subscribe to, sorted.
     pub(crate) fn organizations_of(&self, identity: &Identity) -> Vec<OrgId> {
         match &identity.auth {

@@ -24,6 +24,8 @@ pub(crate) enum Own {
     Namespaces,
     /// `rowcast.plans` or `rowcast.organization_plans`.
     Plans,
+    /// `rowcast.client_events`.
+    ClientEvents,
 }
 
 /// What one version of a table is to routing.
@@ -48,6 +50,7 @@ impl Plan {
             ("rowcast", "channels") => Some(Own::Channels),
             ("rowcast", "event_namespaces") => Some(Own::Namespaces),
             ("rowcast", "plans" | "organization_plans") => Some(Own::Plans),
+            ("rowcast", "client_events") => Some(Own::ClientEvents),
             _ => None,
         };
         let source = catalog.membership_source();

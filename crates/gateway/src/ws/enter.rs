@@ -10,7 +10,7 @@ use rowcast_hub::{Connection, Sink};
 use rowcast_model::{Channel, OrgId, Role, Timestamp, UserId};
 use rowcast_wire::{ErrorCode, server};
 
-use super::Shared;
+use super::{Shared, event::Sender};
 use crate::{
     admission::Ticket,
     auth::{Verified, since_1970},
@@ -143,6 +143,15 @@ impl Entry {
 }
 
 impl Whose {
+    /// On whose behalf events are taken.
+    pub(super) fn sender<'a>(&'a self, shared: &'a Arc<Shared>) -> Sender<'a> {
+        Sender {
+            shared,
+            connection: &self.connection,
+            home: &self.home,
+        }
+    }
+
     /// Whether user and organization may do this `n` times now.
     pub(super) fn may(
         &self,

@@ -3,6 +3,7 @@
 mod admit;
 mod boundary;
 mod enter;
+pub mod event;
 mod half;
 mod handshake;
 mod reader;
@@ -12,6 +13,7 @@ mod tend;
 mod turns;
 
 pub(crate) use enter::{Denied, enter_as};
+pub(crate) use event::Events;
 pub(crate) use half::{Incoming, Socket};
 pub(crate) use handshake::upgrade;
 pub(crate) use socket::farewell;
@@ -39,7 +41,6 @@ pub(crate) struct Shared {
     pub hub: Arc<Hub>,
     pub verifier: Verifier,
     /// Asks the application; `None`: there is nobody to ask.
-    #[expect(dead_code, reason = "client events ask it")]
     pub application: Option<Arc<dyn Application>>,
     pub limits: SocketLimits,
     pub origins: Vec<String>,
@@ -52,6 +53,7 @@ pub(crate) struct Shared {
     pub sockets: TaskTracker,
     pub incoming: Arc<Incoming>,
     pub turns: Turns,
+    pub events: Events,
 }
 
 impl Shared {

@@ -15,6 +15,7 @@ use super::{
     Shared,
     admit::{Member, Stranger, admit, refusal},
     enter::{Whose, expires_in, expiry},
+    event::Sent,
     half::Socket,
     reader::{Read, Reader},
     say,
@@ -76,13 +77,15 @@ pub(crate) async fn run(
                 End::Close(code) => {
                     shared.metrics.closed(code);
                     connection.close(code);
+                    shared.hub.vacate(connection, code.come_back());
                     let last = last_words(&shared, code, connection.id());
                     Box::pin(farewell(&socket, Some(connection), last)).await;
                 }
                 End::Left => {
+                    shared.hub.vacate(connection, false);
                     Box::pin(farewell(&socket, Some(connection), Frame::new())).await;
                 }
-                End::Gone => {}
+                End::Gone => shared.hub.vacate(connection, true),
             }
             shared.hub.disconnect(connection);
         }
@@ -128,6 +131,7 @@ async fn listen(
         return End::Close(CloseCode::Restarting);
     }
     let mut tending = Tending::default();
+    let mut sent = Sent::default();
     // More than the first frame may have come already.
     let mut more = true;
     loop {
@@ -136,8 +140,11 @@ async fn listen(
             Ok(work) => work,
             Err(code) => return End::Close(code),
         };
+        if sent.next(shared).is_some_and(|at| at <= now) {
+            whose.sender(shared).go_on(session, &mut sent, now);
+        }
         if more {
-            match read_turn(shared, socket, reader, whose, session).await {
+            match read_turn(shared, socket, reader, whose, session, &mut sent).await {
                 Turn::End(end) => return end,
                 Turn::Drained => more = false,
                 Turn::More => {
@@ -150,6 +157,7 @@ async fn listen(
             continue;
         }
         let (told, wake) = tending.tell(shared, connection, session, work, now);
+        let wake = sent.next(shared).map_or(wake, |at| wake.min(at));
         tokio::select! {
             ready = socket.readable() => match ready {
                 Ok(()) => more = true,
@@ -175,6 +183,7 @@ async fn read_turn(
     reader: &mut Reader,
     whose: &Whose,
     session: &mut Session,
+    sent: &mut Sent,
 ) -> Turn {
     let connection = &whose.connection;
     reader.turn();
@@ -203,6 +212,7 @@ async fn read_turn(
                 return Turn::End(End::Close(CloseCode::Overloaded));
             }
             Read::Life => {
+                connection.note_heard();
                 session.heard(now);
                 match session.admit(&whose.quota, 0, now) {
                     Admit::Yes | Admit::TooFast(_) => false,
@@ -218,6 +228,7 @@ async fn read_turn(
                 session.refused()
             }
             Read::Text(text) => {
+                connection.note_heard();
                 session.heard(now);
                 shared.metrics.frames.inc();
                 let admitted = session.admit(&whose.quota, text.len(), now);
@@ -240,7 +251,9 @@ async fn read_turn(
                         false
                     }
                     Admit::Yes => match parse(&text, &shared.wire_limits()) {
-                        Ok(frame) => Box::pin(handle(shared, socket, whose, session, frame)).await,
+                        Ok(frame) => {
+                            Box::pin(handle(shared, socket, whose, session, sent, frame)).await
+                        }
                         Err(error) => {
                             shared.metrics.error(error.code);
                             connection.send(refusal(&error));
@@ -266,6 +279,7 @@ async fn handle(
     socket: &TcpStream,
     whose: &Whose,
     session: &mut Session,
+    sent: &mut Sent,
     frame: ClientFrame,
 ) -> bool {
     let Whose {
@@ -375,6 +389,19 @@ async fn handle(
                 return session.refused();
             }
         }
+        ClientFrame::Presence(mut presence) => {
+            let organization = presence.organization.take();
+            presence.organization = organization.or_else(|| Some(home.clone()));
+            if let Err(error) = shared.hub.present(connection, &presence) {
+                answer(presence.reference.as_ref(), &error);
+                return !error.error_code().come_back() && session.refused();
+            }
+        }
+        ClientFrame::Event(event) => {
+            if !whose.sender(shared).take(session, sent, *event) {
+                return session.refused();
+            }
+        }
         ClientFrame::Ping { reference } => drop(connection.send(server::pong(reference.as_ref()))),
         ClientFrame::Pong => {}
     }
@@ -387,6 +414,8 @@ fn asks(frame: &ClientFrame) -> Option<Option<&Ref>> {
         ClientFrame::Subscribe(subscribe) => Some(subscribe.reference.as_ref()),
         ClientFrame::Unsubscribe { reference, .. } => Some(reference.as_ref()),
         ClientFrame::Broadcast(broadcast) => Some(broadcast.reference.as_ref()),
+        ClientFrame::Event(event) => Some(event.reference.as_ref()),
+        ClientFrame::Presence(presence) => Some(presence.reference.as_ref()),
         ClientFrame::Auth(_)
         | ClientFrame::Token { .. }
         | ClientFrame::Ping { .. }

@@ -1,4 +1,4 @@
--- Rowcast 0014: what organizations may use, by plan.
+-- Rowcast 0013: what organizations may use, by plan.
 --
 -- The service asks rowcast.limits_for(organization) when a socket of an organization says who it is. Replace that
 -- function to work the limits out of tables of your own; what it does by itself is in rowcast.default_limits_for().
