@@ -9,6 +9,7 @@ mod keys;
 mod limits;
 mod masks;
 mod presence;
+mod presence_rights;
 mod protocol;
 mod sending;
 mod shapes;

@@ -37,7 +37,7 @@ use crate::{
     arrivals::Arrivals,
     auth::Verifier,
     broadcast::{self, Broadcasts},
-    http,
+    coming, http,
     limits::{Gates, MOST_COUNTED, Plans},
     sse,
     takeover::Takeover,
@@ -123,6 +123,9 @@ pub async fn serve(
             used: metrics.waiting_events.clone(),
         })),
     });
+    if let Some(application) = shared.application.clone() {
+        listeners.spawn(coming::run(shared.clone(), application));
+    }
     let socket = Router::new()
         .route("/realtime/v1/websocket", get(ws::upgrade))
         .route("/realtime/v1/events", any(sse::events))

@@ -52,7 +52,7 @@ pub use hub::{Hub, Subscribed};
 pub use identity::{Auth, Grant, Identity, may_see, view};
 pub use limits::HubLimits;
 pub use outbox::Sink;
-pub use presence::{PresenceLimits, PresenceWork, PresentPage};
+pub use presence::{PresenceLimits, PresenceWork, PresentPage, Turning};
 pub use roster::{COUNTED_CHANNELS, Connected, Heard, Which};
 pub use rowcast_wire::Subscribe as Subscription;
 pub use spread::spread;

@@ -13,6 +13,7 @@ use prometheus_client::{
 };
 use rowcast_gateway::{
     COUNTED_BYTES, COUNTED_USERS, GATE_BYTES, HEAD_BYTES, INTERNAL_CONNECTIONS, MOST_PLANS,
+    WAITING_TURNINGS,
 };
 
 use crate::config::Config;
@@ -26,6 +27,8 @@ const REQUEST: u64 = 2 * HEAD_BYTES as u64;
 
 /// What is remembered of an organization's plan.
 const PLAN: usize = 1 << 10;
+/// Somebody who came or left, besides his state.
+const TURNING: u64 = 512;
 
 /// One line of the sum.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,6 +142,11 @@ pub fn parts(config: &Config, places: Places) -> Vec<Part> {
             "members of channels",
             "presence.bytes",
             config.presence.bytes.0,
+        ),
+        part(
+            "comings and goings that wait for their handlers",
+            "4,096 with a state each (presence.state_bytes)",
+            TURNING.saturating_add(config.presence.state_bytes.0) * WAITING_TURNINGS as u64,
         ),
         part(
             "sockets",
@@ -270,7 +278,6 @@ mod tests {
             "limits.message_bytes",
             "limits.outbox_bytes",
             "limits.subscription_bytes",
-            "presence.state_bytes",
         ];
         let on_disk = ["history.wal_bytes", "replication.wal_limit"];
         let a_second = ["presence.rate"];
