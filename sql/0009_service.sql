@@ -53,6 +53,9 @@ BEGIN
     EXECUTE format('GRANT EXECUTE ON FUNCTION rowcast.note_slot(text, boolean, text, integer), rowcast.note_position(bigint), rowcast.maintain(),'
         ' rowcast.sync_publication(), rowcast.check() TO %I', role_name);
     EXECUTE format('GRANT SELECT ON rowcast.channels, rowcast.event_namespaces TO %I', role_name);
+    IF to_regprocedure('rowcast.explain_row(text, text, text)') IS NOT NULL THEN
+        EXECUTE format('GRANT EXECUTE ON FUNCTION rowcast.explain_row(text, text, text) TO %I', role_name);
+    END IF;
     PERFORM rowcast.grant_sender(role_name);
     INSERT INTO rowcast.service_roles (role_name) VALUES (grant_service.role_name) ON CONFLICT DO NOTHING;
     PERFORM rowcast.grant_memberships(role_name);

@@ -31,6 +31,7 @@ pub struct GatewayMetrics {
     pub(crate) http: Gauge,
     pub(crate) frames: Counter,
     broadcasts: Family<Reason, Counter>,
+    admin: Family<Reason, Counter>,
     /// Messages that applications said over HTTP.
     pub(crate) broadcast_messages: Counter,
     kept_answers: Gauge,
@@ -97,6 +98,11 @@ impl GatewayMetrics {
             metrics.broadcasts.clone(),
         );
         registry.register(
+            "admin_requests",
+            "Requests to /admin/ by outcome",
+            metrics.admin.clone(),
+        );
+        registry.register(
             "broadcast_messages",
             "Messages said over POST /broadcast",
             metrics.broadcast_messages.clone(),
@@ -112,6 +118,10 @@ impl GatewayMetrics {
 
     pub(crate) fn broadcast(&self, reason: &'static str) {
         self.broadcasts.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub(crate) fn admin(&self, reason: &'static str) {
+        self.admin.get_or_create(&Reason { reason }).inc();
     }
 
     pub(crate) fn kept_answers(&self, bytes: usize) {

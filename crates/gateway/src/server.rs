@@ -33,6 +33,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Application, DurableSender, GatewayConfig, GatewayError, GatewayMetrics, Readiness,
     SocketLimits,
+    access::AccessToken,
+    admin::{self, Admin, Operator},
     admission::Admission,
     arrivals::Arrivals,
     auth::Verifier,
@@ -68,6 +70,8 @@ pub struct Services {
     pub extra: Router,
     /// Writes broadcasts into the log.
     pub durable: Option<Arc<dyn DurableSender>>,
+    /// Asks and does in the database what an operator wants.
+    pub operator: Option<Arc<dyn Operator>>,
     /// Asks the application.
     pub application: Option<Arc<dyn Application>>,
 }
@@ -91,6 +95,12 @@ pub async fn serve(
         &config.broadcast,
         hub.clone(),
         services.durable,
+        metrics.clone(),
+    ));
+    let admin = Arc::new(Admin::new(
+        hub.clone(),
+        AccessToken::new(config.broadcast.access_token.as_ref()),
+        services.operator,
         metrics.clone(),
     ));
     let shared = Arc::new(Shared {
@@ -117,6 +127,7 @@ pub async fn serve(
     let public = Router::new()
         .route("/healthz", get(http::healthz))
         .merge(broadcast::routes(broadcasts))
+        .merge(admin::routes(admin))
         .merge(socket)
         .merge(services.extra);
     let (public_listener, public_address) = listen(config.public)?;
