@@ -1,7 +1,10 @@
 //! MISSION lines, named by their ids; each test cites what it shows.
 
+mod admin;
 mod broadcast;
 mod channels;
+mod explain;
+mod explain_matrix;
 mod masks;
 mod protocol;
 mod sending;

@@ -9,7 +9,7 @@ use rowcast_gateway::{
     admin::{Operator, Revoke, RowAnswer, RowQuestion},
 };
 use rowcast_hub::Gate;
-use rowcast_model::{Cursor, UserId};
+use rowcast_model::{Cursor, Operation, RoutedEvent, UserId};
 use rowcast_routing::{Standing, TableRule, would_tell};
 use rowcast_source::ConnInfo;
 use serde::Deserialize;
@@ -129,6 +129,7 @@ fn judge(which: &RowQuestion, known: Known, rule: Option<&TableRule>) -> RowAnsw
         gates,
         event,
         schema,
+        ..RowAnswer::default()
     };
     if !known.there {
         let name = &which.table;
@@ -164,73 +165,85 @@ fn judge(which: &RowQuestion, known: Known, rule: Option<&TableRule>) -> RowAnsw
     });
     let operations: Vec<&str> = rule.operations.iter().map(|op| op.as_str()).collect();
     let operations = operations.join(", ");
-    let op = which.operation;
-    gates.push(match rule.delivers(op) {
-        true => Gate::yes("operation", format!("{} is told ({operations})", op.as_str())),
-        false => Gate::no("operation", format!("{} is not told, only {operations}", op.as_str())).mend(format!(
-            "UPDATE rowcast.tables SET operations = operations || '{{{}}}' WHERE relid = {literal}::regclass;",
-            op.as_str()
-        )),
+    gates.push(match which.operation {
+        None => Gate::yes("operation", format!("told are {operations}")),
+        Some(op) if rule.delivers(op) => {
+            Gate::yes("operation", format!("{} is told ({operations})", op.as_str()))
+        }
+        Some(op) => {
+            let says = format!("{} is not told, only {operations}", op.as_str());
+            Gate::no("operation", says).mend(format!(
+                "UPDATE rowcast.tables SET operations = operations || '{{{}}}' WHERE relid = {literal}::regclass;",
+                op.as_str()
+            ))
+        }
     });
-    if which.record.is_none() {
-        return answer(gates, None);
+    let (row, event) = match which.record.is_some() {
+        true => judge_row(which, &known, rule, &literal),
+        false => (Vec::new(), None),
+    };
+    RowAnswer {
+        row,
+        ..answer(gates, event)
     }
+}
+
+/// The same of the row as it is now.
+fn judge_row(
+    which: &RowQuestion,
+    known: &Known,
+    rule: &TableRule,
+    literal: &str,
+) -> (Vec<Gate>, Option<RoutedEvent>) {
+    let gate = "organization";
+    let noted = match (&known.problem, known.problems) {
+        (Some(problem), _) => format!("; when it was written, this was noted: {problem}"),
+        (None, 0) => String::new(),
+        (None, many) => format!("; {many} problems were noted for the table in the last day"),
+    };
+    let look = "SELECT * FROM rowcast.problems ORDER BY at DESC;";
     if let Some(failed) = &known.failed {
-        gates.push(Gate::unknown(
-            "organization",
-            format!("the row cannot be looked up: {failed}"),
+        let says = format!("the row cannot be looked up: {failed}");
+        return (vec![Gate::unknown(gate, says)], None);
+    }
+    if known.found != Some(true) {
+        let says = format!("there is no such row at present{noted}");
+        return (vec![Gate::unknown(gate, says)], None);
+    }
+    let Some(organization) = known
+        .organization
+        .as_deref()
+        .filter(|text| !text.is_empty())
+    else {
+        let no = Gate::no(gate, format!("the row belongs to no organization{noted}"));
+        let no = no.mend(format!(
+            "-- its column or path is null or leads nowhere: SELECT organization_column, organization_path FROM rowcast.tables WHERE relid = {literal}::regclass;"
         ));
-        return answer(gates, None);
+        let no = match noted.is_empty() {
+            true => no,
+            false => no.mend(look),
+        };
+        return (vec![no], None);
+    };
+    let mut gates = vec![Gate::yes(
+        gate,
+        format!("the row belongs to `{organization}`"),
+    )];
+    let standing = Standing {
+        organization: organization.into(),
+        record_id: which.record.as_deref().map(Into::into),
+        user: known.user.as_deref().map(UserId::from),
+        owner: known.owner.as_deref().map(UserId::from),
+    };
+    let likely = [Operation::Update, Operation::Insert, Operation::Delete];
+    let likely = likely.into_iter().find(|op| rule.delivers(*op));
+    let op = which.operation.or(likely).unwrap_or(Operation::Update);
+    let event = would_tell(rule, op, standing);
+    if event.is_none() {
+        let says = "the table is told to the user of each row, and this row names none";
+        gates.push(Gate::no("user_column", says));
     }
-    if let Some(problem) = &known.problem {
-        gates.push(
-            Gate::unknown(
-                "problem",
-                format!("when it was written, this was noted: {problem}"),
-            )
-            .mend("SELECT * FROM rowcast.problems ORDER BY at DESC;"),
-        );
-    }
-    let organization = known.organization.filter(|text| !text.is_empty());
-    match (known.found, organization) {
-        (Some(false) | None, _) => {
-            gates.push(Gate::unknown(
-                "organization",
-                "there is no such row at present",
-            ));
-            answer(gates, None)
-        }
-        (Some(true), None) => {
-            let more = match known.problems {
-                0 => String::new(),
-                many => format!(" ({many} problems were noted for the table in the last day)"),
-            };
-            gates.push(Gate::no("organization", format!("the row belongs to no organization{more}")).mend(format!(
-                "-- its organization column or path is null or leads nowhere: SELECT organization_column, organization_path FROM rowcast.tables WHERE relid = {literal}::regclass;"
-            )));
-            answer(gates, None)
-        }
-        (Some(true), Some(organization)) => {
-            gates.push(Gate::yes(
-                "organization",
-                format!("the row belongs to `{organization}`"),
-            ));
-            let row = Standing {
-                organization: organization.as_str().into(),
-                record_id: which.record.as_deref().map(Into::into),
-                user: known.user.as_deref().map(UserId::from),
-                owner: known.owner.as_deref().map(UserId::from),
-            };
-            let event = would_tell(rule, op, row);
-            if event.is_none() {
-                gates.push(Gate::no(
-                    "user_column",
-                    "the table is told to the user of each row, and the row names none",
-                ));
-            }
-            answer(gates, event)
-        }
-    }
+    (gates, event)
 }
 
 impl Operator for DatabaseOperator {

@@ -128,17 +128,17 @@ pub struct ExplainQuestion {
     pub table: Option<String>,
     /// Of which record.
     pub record: Option<String>,
-    /// What happens to it: `INSERT`, `UPDATE` (when left out), `DELETE`.
+    /// What happens to it: `INSERT`, `UPDATE`, `DELETE`; left out: whatever is told of the table.
     pub operation: Option<String>,
 }
 
 impl ExplainQuestion {
-    pub(super) fn operation(&self) -> Result<Operation, AdminError> {
+    pub(super) fn operation(&self) -> Result<Option<Operation>, AdminError> {
         match self.operation.as_deref() {
-            None => Ok(Operation::Update),
-            Some(text) if text.eq_ignore_ascii_case("insert") => Ok(Operation::Insert),
-            Some(text) if text.eq_ignore_ascii_case("update") => Ok(Operation::Update),
-            Some(text) if text.eq_ignore_ascii_case("delete") => Ok(Operation::Delete),
+            None => Ok(None),
+            Some(text) if text.eq_ignore_ascii_case("insert") => Ok(Some(Operation::Insert)),
+            Some(text) if text.eq_ignore_ascii_case("update") => Ok(Some(Operation::Update)),
+            Some(text) if text.eq_ignore_ascii_case("delete") => Ok(Some(Operation::Delete)),
             Some(_) => Err(AdminError::invalid(
                 "`operation` is INSERT, UPDATE or DELETE",
             )),

@@ -105,9 +105,21 @@ impl Admin {
             channel: channel.clone(),
             table,
             record: asked.record,
+            operation,
             otherwise: row.event,
         });
-        let gates: Vec<Gate> = row.gates.into_iter().chain(answer.gates).collect();
+        // What was told is judged as it was told, wherever its row is now.
+        let remembered = answer.event.as_ref().filter(|event| event.cursor.is_some());
+        let of_row = match remembered.map(|event| &event.organization) {
+            None => row.row,
+            Some(None) => Vec::new(),
+            Some(Some(organization)) => {
+                let says = format!("the event is one of `{organization}`");
+                vec![Gate::yes("organization", says)]
+            }
+        };
+        let gates = row.gates.into_iter().chain(of_row).chain(answer.gates);
+        let gates: Vec<Gate> = gates.collect();
         let says = |verdict| gates.iter().find(|gate| gate.verdict == verdict);
         let stops = says(Verdict::No).map(|gate| gate.gate);
         let unknown = says(Verdict::Unknown).is_some() || answer.event.is_none();

@@ -40,8 +40,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What the database knows of a row.
 #[derive(Debug, Default)]
 pub struct RowAnswer {
-    /// The gates that stand in the database, in order.
+    /// The gates of the table, in order.
     pub gates: Vec<Gate>,
+    /// The gates of the row as it is now; of no use where an event is remembered.
+    pub row: Vec<Gate>,
     /// What would be told of the row if it were written now.
     pub event: Option<RoutedEvent>,
     /// The schema of the table, where it was found.
@@ -57,8 +59,8 @@ pub struct RowQuestion {
     pub table: String,
     /// The key as text.
     pub record: Option<String>,
-    /// What would happen to it.
-    pub operation: Operation,
+    /// What happens to it; `None`: whatever is told of the table.
+    pub operation: Option<Operation>,
 }
 
 /// What is done and asked in the database. Implemented by whoever has a connection to it.
