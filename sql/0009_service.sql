@@ -56,6 +56,9 @@ BEGIN
     IF to_regprocedure('rowcast.explain_row(text, text, text)') IS NOT NULL THEN
         EXECUTE format('GRANT EXECUTE ON FUNCTION rowcast.explain_row(text, text, text) TO %I', role_name);
     END IF;
+    IF to_regclass('rowcast.client_events') IS NOT NULL THEN
+        EXECUTE format('GRANT SELECT ON rowcast.client_events TO %I', role_name);
+    END IF;
     PERFORM rowcast.grant_sender(role_name);
     INSERT INTO rowcast.service_roles (role_name) VALUES (grant_service.role_name) ON CONFLICT DO NOTHING;
     PERFORM rowcast.grant_memberships(role_name);
@@ -69,6 +72,9 @@ BEGIN
     EXECUTE format('GRANT USAGE, CREATE ON SCHEMA rowcast TO %I', role_name);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON rowcast.tables, rowcast.memberships, rowcast.membership_source,'
         ' rowcast.api_keys, rowcast.problems, rowcast.gone, rowcast.channels, rowcast.event_namespaces TO %I', role_name);
+    IF to_regclass('rowcast.client_events') IS NOT NULL THEN
+        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON rowcast.client_events TO %I', role_name);
+    END IF;
     EXECUTE format('GRANT SELECT ON rowcast.slots, rowcast.service_roles TO %I', role_name);
     EXECUTE format('GRANT SELECT, INSERT ON public.realtime_table_events TO %I', role_name);
     EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA rowcast TO %I', role_name);

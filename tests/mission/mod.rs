@@ -3,9 +3,14 @@
 mod admin;
 mod broadcast;
 mod channels;
+mod client_events;
+mod examples;
 mod explain;
 mod explain_matrix;
+mod handlers;
 mod masks;
+mod presence;
+mod presence_rights;
 mod protocol;
 mod sending;
 mod shapes;

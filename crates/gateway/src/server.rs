@@ -39,7 +39,7 @@ use crate::{
     arrivals::Arrivals,
     auth::Verifier,
     broadcast::{self, Broadcasts},
-    http, sse,
+    coming, http, sse,
     takeover::Takeover,
     ws::{self, Shared},
 };
@@ -119,7 +119,14 @@ pub async fn serve(
             used: metrics.incoming.clone(),
         }),
         turns: ws::Turns::default(),
+        events: ws::Events::new(Arc::new(ws::Incoming {
+            limit: limits.client_events_bytes,
+            used: metrics.waiting_events.clone(),
+        })),
     });
+    if let Some(application) = shared.application.clone() {
+        listeners.spawn(coming::run(shared.clone(), application));
+    }
     let socket = Router::new()
         .route("/realtime/v1/websocket", get(ws::upgrade))
         .route("/realtime/v1/events", any(sse::events))

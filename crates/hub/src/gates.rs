@@ -196,7 +196,10 @@ pub(crate) fn subscription(question: &Question, sub: Option<&Sub>) -> Gate {
 
 pub(crate) fn since(sub: &Sub, event: &RoutedEvent) -> Gate {
     let gate = "position";
-    let behind = |since: &Cursor| matches!(since.compare(&event.cursor), Some(Ordering::Less));
+    let behind = |since: &Cursor| {
+        let order = since.compare(&event.cursor);
+        !matches!(order, Some(Ordering::Greater | Ordering::Equal))
+    };
     match behind(&sub.since) {
         true => Gate::yes(
             gate,

@@ -78,6 +78,7 @@ impl Hub {
         let mut events = 0;
         let at = self.began.elapsed();
         let mut state = self.state.lock();
+        state.now = at;
         let mut ops = batch.ops.into_iter().peekable();
         while let Some(op) = ops.next() {
             match op {
@@ -209,6 +210,7 @@ impl Hub {
     /// called once the socket is gone; calling it again does nothing.
     pub fn disconnect(&self, connection: &Connection) {
         let mut state = self.state.lock();
+        state.now = self.began.elapsed();
         let Some(conn) = state.conn(connection) else {
             return;
         };
@@ -310,6 +312,7 @@ impl Hub {
         reference: Option<&Ref>,
     ) -> Result<(), HubError> {
         let mut state = self.state.lock();
+        state.now = self.began.elapsed();
         let result = state.unsubscribe(connection, channel, organization, generation, reference);
         self.note_subscriptions(&state);
         drop(state);
@@ -322,7 +325,10 @@ impl Hub {
     /// # Errors
     /// [`HubError::UserChanged`] when it is of somebody else.
     pub fn renew(&self, connection: &Arc<Connection>, identity: Identity) -> Result<(), HubError> {
-        let result = self.state.lock().renew(connection, identity);
+        let mut state = self.state.lock();
+        state.now = self.began.elapsed();
+        let result = state.renew(connection, identity);
+        drop(state);
         connection.pump();
         result
     }

@@ -2,6 +2,7 @@
 
 mod admit;
 mod boundary;
+pub mod event;
 mod half;
 mod handshake;
 mod reader;
@@ -11,6 +12,7 @@ mod tend;
 mod turns;
 
 pub(crate) use admit::{Denied, enter_as};
+pub(crate) use event::Events;
 pub(crate) use half::{Incoming, Socket};
 pub(crate) use handshake::upgrade;
 pub(crate) use socket::farewell;
@@ -34,7 +36,6 @@ pub(crate) struct Shared {
     pub hub: Arc<Hub>,
     pub verifier: Verifier,
     /// Asks the application; `None`: there is nobody to ask.
-    #[expect(dead_code, reason = "client events ask it")]
     pub application: Option<Arc<dyn Application>>,
     pub limits: SocketLimits,
     pub origins: Vec<String>,
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub sockets: TaskTracker,
     pub incoming: Arc<Incoming>,
     pub turns: Turns,
+    pub events: Events,
 }
 
 impl Shared {

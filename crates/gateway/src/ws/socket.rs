@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use super::{
     Shared,
     admit::{Member, Stranger, admit, expires_in, expiry, refusal},
+    event::{Sender, Sent},
     half::Socket,
     reader::{Read, Reader},
     say,
@@ -57,6 +58,16 @@ struct Whose<'a> {
     home: &'a OrgId,
 }
 
+impl<'a> Whose<'a> {
+    fn sender(self, shared: &'a Arc<Shared>) -> Sender<'a> {
+        Sender {
+            shared,
+            connection: self.connection,
+            home: self.home,
+        }
+    }
+}
+
 /// Serves one socket until it ends.
 pub(crate) async fn run(
     shared: Arc<Shared>,
@@ -88,13 +99,15 @@ pub(crate) async fn run(
                 End::Close(code) => {
                     shared.metrics.closed(code);
                     connection.close(code);
+                    shared.hub.vacate(&connection, code.come_back());
                     let last = last_words(&shared, code, connection.id());
                     Box::pin(farewell(&socket, Some(&connection), last)).await;
                 }
                 End::Left => {
+                    shared.hub.vacate(&connection, false);
                     Box::pin(farewell(&socket, Some(&connection), Frame::new())).await;
                 }
-                End::Gone => {}
+                End::Gone => shared.hub.vacate(&connection, true),
             }
             shared.hub.disconnect(&connection);
         }
@@ -140,6 +153,7 @@ async fn listen(
         return End::Close(CloseCode::Restarting);
     }
     let mut tending = Tending::default();
+    let mut sent = Sent::default();
     // More than the first frame may have come already.
     let mut more = true;
     loop {
@@ -148,8 +162,11 @@ async fn listen(
             Ok(work) => work,
             Err(code) => return End::Close(code),
         };
+        if sent.next(shared).is_some_and(|at| at <= now) {
+            whose.sender(shared).go_on(session, &mut sent, now);
+        }
         if more {
-            match read_turn(shared, socket, reader, whose, session).await {
+            match read_turn(shared, socket, reader, whose, session, &mut sent).await {
                 Turn::End(end) => return end,
                 Turn::Drained => more = false,
                 Turn::More => {
@@ -162,6 +179,7 @@ async fn listen(
             continue;
         }
         let (told, wake) = tending.tell(shared, connection, session, work, now);
+        let wake = sent.next(shared).map_or(wake, |at| wake.min(at));
         tokio::select! {
             ready = socket.readable() => match ready {
                 Ok(()) => more = true,
@@ -187,6 +205,7 @@ async fn read_turn(
     reader: &mut Reader,
     whose: Whose<'_>,
     session: &mut Session,
+    sent: &mut Sent,
 ) -> Turn {
     let connection = whose.connection;
     reader.turn();
@@ -215,6 +234,7 @@ async fn read_turn(
                 return Turn::End(End::Close(CloseCode::Overloaded));
             }
             Read::Life => {
+                connection.note_heard();
                 session.heard(now);
                 session.admit(now) == Admit::Close
             }
@@ -224,6 +244,7 @@ async fn read_turn(
                 session.refused()
             }
             Read::Text(text) => {
+                connection.note_heard();
                 session.heard(now);
                 shared.metrics.frames.inc();
                 match session.admit(now) {
@@ -233,7 +254,9 @@ async fn read_turn(
                         false
                     }
                     Admit::Yes => match parse(&text, &shared.wire_limits()) {
-                        Ok(frame) => Box::pin(handle(shared, socket, whose, session, frame)).await,
+                        Ok(frame) => {
+                            Box::pin(handle(shared, socket, whose, session, sent, frame)).await
+                        }
                         Err(error) => {
                             shared.metrics.error(error.code);
                             connection.send(refusal(&error));
@@ -259,6 +282,7 @@ async fn handle(
     socket: &TcpStream,
     whose: Whose<'_>,
     session: &mut Session,
+    sent: &mut Sent,
     frame: ClientFrame,
 ) -> bool {
     let Whose { connection, home } = whose;
@@ -345,6 +369,20 @@ async fn handle(
                 () = keep_writing(socket, connection) => return false,
             };
             if !said {
+                return session.refused();
+            }
+        }
+        ClientFrame::Presence(mut presence) => {
+            let organization = presence.organization.take();
+            presence.organization = organization.or_else(|| Some(home.clone()));
+            if let Err(error) = shared.hub.present(connection, &presence) {
+                answer(presence.reference.as_ref(), &error);
+                // A cursor that still moves when its subscription has ended is nobody's attack.
+                return error.error_code() == ErrorCode::StateTooLarge && session.refused();
+            }
+        }
+        ClientFrame::Event(event) => {
+            if !whose.sender(shared).take(session, sent, *event) {
                 return session.refused();
             }
         }
