@@ -87,7 +87,7 @@ proptest! {
             Identity::session("anna"),
             Identity::session("bert"),
             Identity::session("carl"),
-            Identity::api_key("k1"),
+            machine("k1"),
         ][who].clone();
         let roles: &[(&str, &str)] = [
             &[("acme", "member"), ("other", "admin")][..],
