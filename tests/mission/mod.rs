@@ -5,6 +5,8 @@ mod channels;
 mod client_events;
 mod examples;
 mod handlers;
+mod keys;
+mod limits;
 mod masks;
 mod presence;
 mod presence_rights;

@@ -17,6 +17,7 @@ mod memory;
 mod metrics;
 mod migrations;
 mod pipeline;
+mod plans;
 mod presence;
 mod progress;
 mod queue;
