@@ -11,7 +11,7 @@ use rowcast_model::{
     Revocation, Scope, UserId, Who,
 };
 use rowcast_wire::{ClientFrame, ErrorCode, Limits, parse};
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 
 use crate::support::*;
 
@@ -539,7 +539,17 @@ fn x12_comings_and_goings_of_users_are_put_into_a_queue_that_is_bounded() {
         handler("presence.join"),
         handler("presence.leave"),
     ]));
-    let [first, second] = [0, 1].map(|_| follower(&hub, "anna"));
+    hub.publish(batch(vec![member("anna", "acme", Some("member"))]));
+    let [first, second] = [0, 1].map(|_| {
+        let claims = RawValue::from_string(r#"{"sub":"anna"}"#.into()).unwrap();
+        let identity = Identity {
+            claims: hub.keep_claims(claims),
+            ..Identity::session("anna")
+        };
+        let client = Client::new(&hub, identity);
+        follows(&hub, &client, json!(true));
+        client
+    });
     act(&hub, &first, "join", json!({"name": "Ada"})).unwrap();
     joins(&hub, &second);
     hub.disconnect(&first.connection);
