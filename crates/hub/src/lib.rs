@@ -9,6 +9,7 @@
 //! Locks, in this order and never across an await: the press (one publisher), the state, an outbox.
 
 mod channels;
+mod chunk;
 mod classes;
 mod connection;
 mod direct;
