@@ -36,6 +36,7 @@ uses routing "model"
 uses wire "model"
 uses hub "model wire"
 uses gateway "model wire hub"
+uses application "model source"
 uses embedded ""
 
 exit $bad

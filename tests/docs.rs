@@ -100,7 +100,7 @@ fn frames_of_the_protocol_page_are_understood() {
             cursor.parse::<rowcast_model::Cursor>().unwrap();
         }
     }
-    let all = "ack auth_success broadcast commit data error goodbye invalidate membership ping pong position postgres_changes recovered resync status subscribed token_refreshed unsubscribed";
+    let all = "ack auth_success broadcast closed commit data error goodbye invalidate membership ping pong position postgres_changes recovered resync status subscribed token_refreshed unsubscribed";
     assert_eq!(kinds, all.split(' ').map(str::to_owned).collect());
 }
 

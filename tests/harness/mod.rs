@@ -2,6 +2,7 @@
 
 pub mod browser;
 pub mod client;
+pub mod events;
 pub mod fixture;
 pub mod http;
 pub mod json;

@@ -6,6 +6,8 @@ mod masks;
 mod protocol;
 mod sending;
 mod shapes;
+mod sse;
+mod sse_answers;
 mod table_events;
 mod tracking;
 mod who_sees_what;

@@ -13,7 +13,8 @@ use anyhow::Result;
 use bytes::BytesMut;
 use prometheus_client::registry::Registry;
 use rowcast_gateway::{
-    AuthConfig, BroadcastConfig, GatewayConfig, GatewayMetrics, Readiness, SocketLimits, serve,
+    AuthConfig, BroadcastConfig, GatewayConfig, GatewayMetrics, Readiness, Services, SocketLimits,
+    serve,
 };
 use rowcast_hub::{Hub, HubLimits};
 use rowcast_model::{
@@ -220,8 +221,7 @@ pub async fn run(load: Load) -> Result<()> {
         readiness,
         metrics,
         Arc::new(registry),
-        axum::Router::new(),
-        None,
+        Services::default(),
     )
     .await?;
     let mut ops = vec![HubOp::NewEpoch {

@@ -6,6 +6,7 @@
 //! one socket's misbehaviour costs no other anything. Knows channels and frames, never rows.
 
 mod admission;
+pub mod application;
 mod arrivals;
 mod auth;
 pub mod broadcast;
@@ -16,8 +17,11 @@ mod metrics;
 mod network;
 mod server;
 pub mod session;
+mod sse;
+mod takeover;
 mod ws;
 
+pub use application::Application;
 pub use auth::{Refused, Verified, Verifier};
 pub use broadcast::{DurableError, DurableSender};
 pub use config::{AuthConfig, BroadcastConfig, GatewayConfig, SocketLimits};
@@ -25,4 +29,4 @@ pub use error::GatewayError;
 pub use http::Readiness;
 pub use metrics::GatewayMetrics;
 pub use network::{Network, NotANetwork};
-pub use server::{Gateway, HEAD_BYTES, INTERNAL_CONNECTIONS, serve};
+pub use server::{Gateway, HEAD_BYTES, INTERNAL_CONNECTIONS, Services, serve};

@@ -16,8 +16,10 @@ pub(crate) struct Reason {
 /// Counters of the gateway.
 #[derive(Clone, Debug, Default)]
 pub struct GatewayMetrics {
-    /// Sockets open now.
+    /// Sockets open now, and event streams.
     pub(crate) sockets: Gauge,
+    /// Event streams among them.
+    pub(crate) streams: Gauge,
     handshakes: Family<Reason, Counter>,
     refused: Family<Reason, Counter>,
     closes: Family<Reason, Counter>,
@@ -40,12 +42,17 @@ impl GatewayMetrics {
         let metrics = GatewayMetrics::default();
         registry.register(
             "sockets",
-            "Open WebSocket connections",
+            "Open WebSocket connections and event streams",
             metrics.sockets.clone(),
         );
         registry.register(
+            "event_streams",
+            "Event streams among the open sockets",
+            metrics.streams.clone(),
+        );
+        registry.register(
             "handshakes",
-            "WebSocket handshakes by outcome",
+            "WebSocket handshakes and requests for event streams by outcome",
             metrics.handshakes.clone(),
         );
         registry.register(

@@ -7,7 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, routing::get};
+use axum::{
+    Router,
+    routing::{any, get},
+};
+use hyper::{
+    Request,
+    body::Incoming,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -23,13 +31,15 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    DurableSender, GatewayConfig, GatewayError, GatewayMetrics, Readiness, SocketLimits,
+    Application, DurableSender, GatewayConfig, GatewayError, GatewayMetrics, Readiness,
+    SocketLimits,
     admission::Admission,
     arrivals::Arrivals,
     auth::Verifier,
     broadcast::{self, Broadcasts},
-    http,
-    ws::{self, Incoming, Shared},
+    http, sse,
+    takeover::Takeover,
+    ws::{self, Shared},
 };
 
 /// Largest head of a request, in bytes.
@@ -51,7 +61,18 @@ pub struct Gateway {
     listeners: TaskTracker,
 }
 
-/// Listens and serves until stopped. `extra` are further public routes; `durable` writes broadcasts into the log.
+/// What the gateway has done by others.
+#[derive(Default)]
+pub struct Services {
+    /// Further public routes.
+    pub extra: Router,
+    /// Writes broadcasts into the log.
+    pub durable: Option<Arc<dyn DurableSender>>,
+    /// Asks the application.
+    pub application: Option<Arc<dyn Application>>,
+}
+
+/// Listens and serves until stopped.
 ///
 /// # Errors
 /// [`GatewayError`] when an address or a key cannot be used.
@@ -61,8 +82,7 @@ pub async fn serve(
     ready: watch::Receiver<Readiness>,
     metrics: GatewayMetrics,
     registry: Arc<Registry>,
-    extra: Router,
-    durable: Option<Arc<dyn DurableSender>>,
+    services: Services,
 ) -> Result<Gateway, GatewayError> {
     let stopping = CancellationToken::new();
     let (sockets, listeners) = (TaskTracker::new(), TaskTracker::new());
@@ -70,12 +90,13 @@ pub async fn serve(
     let broadcasts = Arc::new(Broadcasts::new(
         &config.broadcast,
         hub.clone(),
-        durable,
+        services.durable,
         metrics.clone(),
     ));
     let shared = Arc::new(Shared {
         hub: hub.clone(),
         verifier: Verifier::new(&config.auth)?,
+        application: services.application,
         limits: config.limits,
         origins: config.allowed_origins,
         admission: Arc::new(Admission::default()),
@@ -83,7 +104,7 @@ pub async fn serve(
         ready: ready.clone(),
         stopping: stopping.clone(),
         sockets: sockets.clone(),
-        incoming: Arc::new(Incoming {
+        incoming: Arc::new(ws::Incoming {
             limit: limits.incoming_bytes,
             used: metrics.incoming.clone(),
         }),
@@ -91,12 +112,13 @@ pub async fn serve(
     });
     let socket = Router::new()
         .route("/realtime/v1/websocket", get(ws::upgrade))
+        .route("/realtime/v1/events", any(sse::events))
         .with_state(shared);
     let public = Router::new()
         .route("/healthz", get(http::healthz))
         .merge(broadcast::routes(broadcasts))
         .merge(socket)
-        .merge(extra);
+        .merge(services.extra);
     let (public_listener, public_address) = listen(config.public)?;
     let (internal_listener, internal_address) = listen(config.internal)?;
     let arrivals = Arrivals::new(
@@ -227,15 +249,20 @@ async fn serve_connection(
     stopping: CancellationToken,
 ) -> Result<(), &'static str> {
     let _ = stream.set_nodelay(true);
-    let connection = hyper::server::conn::http1::Builder::new()
+    let takeover = Takeover::default();
+    let (takes, router) = (takeover.clone(), TowerToHyperService::new(router));
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(takes.clone());
+        router.call(request)
+    });
+    let mut connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
     tokio::select! {
-        result = connection.as_mut() => {
+        result = &mut connection => {
             let Err(error) = result else { return Ok(()) };
             tracing::debug!(%error, "an HTTP connection ended early");
             match () {
@@ -245,8 +272,14 @@ async fn serve_connection(
                 () => Ok(()),
             }
         }
+        heir = takeover.taken() => {
+            if let Some(parts) = connection.into_parts() {
+                heir(parts.io.into_inner());
+            }
+            Ok(())
+        }
         () = stopping.cancelled() => {
-            connection.as_mut().graceful_shutdown();
+            Pin::new(&mut connection).graceful_shutdown();
             let _ = tokio::time::timeout(Duration::from_secs(2), connection).await;
             Ok(())
         }

@@ -5,11 +5,10 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::Router;
 use prometheus_client::registry::Registry;
 use rowcast_gateway::{
-    AuthConfig, BroadcastConfig, Gateway, GatewayConfig, GatewayMetrics, Readiness, SocketLimits,
-    serve,
+    AuthConfig, BroadcastConfig, Gateway, GatewayConfig, GatewayMetrics, Readiness, Services,
+    SocketLimits, serve,
 };
 use rowcast_hub::{Hub, HubLimits};
 use tokio::{
@@ -51,8 +50,7 @@ async fn gateway() -> (Gateway, watch::Sender<Readiness>) {
         readiness,
         metrics,
         registry,
-        Router::new(),
-        None,
+        Services::default(),
     );
     (gateway.await.unwrap(), ready)
 }

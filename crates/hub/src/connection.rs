@@ -141,6 +141,11 @@ impl Connection {
         self.outbox.lock().closed()
     }
 
+    /// Bytes that wait for it.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.outbox.lock().waiting_bytes()
+    }
+
     /// Queues a frame without writing: it leaves in front of the next one that is sent, such as the
     /// reply to a subscription. False when the connection is closed.
     pub fn queue(&self, frame: Frame) -> bool {

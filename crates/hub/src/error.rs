@@ -51,6 +51,9 @@ pub enum HubError {
     /// A table list for a channel that no table has changes on.
     #[error("the channel `{0}` has no tables; leave `tables` away")]
     NoTables(Channel),
+    /// There was no room for the claims of this socket, which the application wants to know.
+    #[error("the service holds as many claims of tokens as allowed; come back later")]
+    NoClaims,
     /// No rule is about this name.
     #[error(
         "no pattern of rowcast.channels fits the channel `{0}`; define it: SELECT rowcast.define_channel('{0}', 'public')"
@@ -109,7 +112,7 @@ impl HubError {
             HubError::TooManySubscriptions(_) | HubError::SubscriptionsTooLarge(_) => {
                 ErrorCode::TooManySubscriptions
             }
-            HubError::TooManyFilters => ErrorCode::Overloaded,
+            HubError::TooManyFilters | HubError::NoClaims => ErrorCode::Overloaded,
             HubError::UnknownColumn { .. } => ErrorCode::UnknownColumn,
             HubError::MaskedColumn { .. } => ErrorCode::MaskedColumn,
             HubError::WrongTable(_) | HubError::NoTables(_) => ErrorCode::InvalidTables,

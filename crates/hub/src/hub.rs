@@ -38,6 +38,8 @@ pub struct Hub {
     pub(crate) press: Mutex<Stage>,
     pub(crate) state: Mutex<State>,
     pub(crate) shared: Arc<Shared>,
+    /// Most bytes of claims.
+    pub(crate) claims_bytes: usize,
     /// The beginning of the time by which the past is forgotten.
     pub(crate) began: Instant,
     /// Rung when a transaction has been published to its end.
@@ -51,6 +53,7 @@ impl Hub {
         Hub {
             press: Mutex::default(),
             state: Mutex::new(State::new(limits, metrics.clone())),
+            claims_bytes: limits.claims_bytes,
             began: Instant::now(),
             settled: Notify::new(),
             shared: Arc::new(Shared {

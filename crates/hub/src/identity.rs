@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use rowcast_model::{Audience, OrgId, Role, UserId, View};
 
+use crate::KeptClaims;
+
 /// Who a connection belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -11,6 +13,8 @@ pub struct Identity {
     pub user: UserId,
     /// How that was proved.
     pub auth: Auth,
+    /// What else the token of a person says, for the application; `None`: there was no room to keep it.
+    pub claims: Option<KeptClaims>,
 }
 
 /// How an identity was proved, and where its roles come from.
@@ -37,6 +41,7 @@ impl Identity {
             auth: Auth::Session {
                 granted: Arc::new([]),
             },
+            claims: None,
         }
     }
 
@@ -46,6 +51,7 @@ impl Identity {
         Identity {
             user: UserId(id.clone()),
             auth: Auth::ApiKey { id },
+            claims: None,
         }
     }
 }

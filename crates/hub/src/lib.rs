@@ -8,6 +8,7 @@
 //!
 //! Locks, in this order and never across an await: the press (one publisher), the state, an outbox.
 
+mod caller;
 mod channels;
 mod chunk;
 mod classes;
@@ -15,6 +16,7 @@ mod connection;
 mod direct;
 mod directory;
 mod error;
+mod explain;
 mod history;
 mod hub;
 mod identity;
@@ -27,6 +29,7 @@ mod publish;
 mod recovery;
 mod replay;
 mod resume;
+mod roster;
 mod rules;
 mod run;
 mod sights;
@@ -37,14 +40,17 @@ mod stream;
 mod subscribe;
 mod topics;
 
+pub use caller::KeptClaims;
 pub use connection::{Connection, Work};
 pub use direct::{Relay, Sent};
 pub use directory::ApiKey;
 pub use error::HubError;
+pub use explain::{Explained, Gate, Judged, Question, Verdict};
 pub use hub::{Hub, Subscribed};
 pub use identity::{Auth, Grant, Identity, may_see, view};
 pub use limits::HubLimits;
 pub use outbox::Sink;
+pub use roster::{COUNTED_CHANNELS, Connected, Heard, Which};
 pub use rowcast_wire::Subscribe as Subscription;
 pub use spread::spread;
 pub use stream::StreamState;

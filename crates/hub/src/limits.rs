@@ -17,6 +17,8 @@ pub struct HubLimits {
     pub subscriptions_bytes: usize,
     /// The same for all connections together.
     pub total_subscriptions_bytes: usize,
+    /// Claims of the tokens of all connections.
+    pub claims_bytes: usize,
     /// Past events of all organizations that are kept for those who come back.
     pub history_bytes: usize,
     /// The same for one organization.
@@ -42,6 +44,7 @@ impl Default for HubLimits {
             subscriptions: 100,
             subscriptions_bytes: 256 << 10,
             total_subscriptions_bytes: 64 << 20,
+            claims_bytes: 64 << 20,
             history_bytes: 256 << 20,
             history_organization_bytes: 32 << 20,
             history_retention: Duration::from_secs(600),

@@ -22,6 +22,8 @@ pub(crate) struct Metrics {
     pub connections: Gauge,
     pub subscriptions: Gauge,
     pub described: Gauge,
+    pub claims: Gauge,
+    pub claims_dropped: Counter,
     pub history: Gauge,
     pub evicted: Counter,
     pub replays: Counter,
@@ -45,6 +47,8 @@ impl Metrics {
             connections: Gauge::default(),
             subscriptions: Gauge::default(),
             described: Gauge::default(),
+            claims: Gauge::default(),
+            claims_dropped: Counter::default(),
             history: Gauge::default(),
             evicted: Counter::default(),
             replays: Counter::default(),
@@ -102,6 +106,17 @@ impl Metrics {
             "Bytes of the table lists and filters of all subscriptions",
             Unit::Bytes,
             metrics.described.clone(),
+        );
+        registry.register_with_unit(
+            "hub_claims",
+            "Bytes of the claims of all tokens",
+            Unit::Bytes,
+            metrics.claims.clone(),
+        );
+        registry.register(
+            "hub_claims_dropped",
+            "Sockets whose claims had no room, so that they cannot ask the application",
+            metrics.claims_dropped.clone(),
         );
         registry.register_with_unit(
             "hub_history",

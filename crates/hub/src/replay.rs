@@ -155,7 +155,7 @@ impl State {
             return Outcome::Overtaken;
         }
         let others = organizations_heard(&self.subs, conn);
-        let mut rights = Rights::new(sub, identity);
+        let mut rights = Rights::new(&sub.channel, &sub.grant, identity);
         let personal = rights.user.is_some();
         for event in self.history.after(of, replay.from) {
             let event = &event;
@@ -175,13 +175,7 @@ impl State {
                 }
             }
             replay.from = event.cursor;
-            let grant = rights.grant(event, |topic| match topic.organization() {
-                Some(organization) => self.directory.grant(identity, organization),
-                None => Some(Grant {
-                    user: Some(identity.user.clone()),
-                    ..Grant::default()
-                }),
-            });
+            let grant = rights.grant(event, |topic| self.directory.grant_for(identity, topic));
             if grant.is_some_and(|grant| sub.is_blind(event, &grant.roles)) {
                 return Outcome::Blind;
             }
@@ -299,10 +293,11 @@ pub(crate) struct Rights<'a> {
 }
 
 impl<'a> Rights<'a> {
-    pub(crate) fn new(sub: &'a Sub, identity: &Identity) -> Rights<'a> {
-        let personal = matches!(sub.channel, Channel::User(_));
+    /// Of somebody on a channel, with what he is there.
+    pub(crate) fn new(channel: &Channel, grant: &'a Grant, identity: &Identity) -> Rights<'a> {
+        let personal = matches!(channel, Channel::User(_));
         Rights {
-            of_sub: &sub.grant,
+            of_sub: grant,
             user: personal.then(|| identity.user.clone()),
             last: None,
         }

@@ -141,7 +141,7 @@ impl State {
 
     /// Whether somebody may listen to a channel, to what, and as what. A name of the application is looked up
     /// in this organization.
-    fn admit(
+    pub(crate) fn admit(
         &self,
         identity: &Identity,
         channel: &Channel,

@@ -2,12 +2,14 @@
 //!
 //! Owns: positions ([`Lsn`], [`Epoch`], [`Cursor`]), identities ([`OrgId`], [`UserId`], [`Role`],
 //! [`Channel`], its [`Pattern`]s and [`ChannelRule`]s), the rule of masks ([`Masks`]), what is said without a row ([`Message`]), what the source
-//! says ([`SourceEvent`]), what crosses from routing to the hub ([`Batch`] of [`HubOp`]), and what the hub asks of
+//! says ([`SourceEvent`]), how often something may happen ([`Rate`], [`Window`], [`Throttle`]), what is asked of
+//! the application ([`Question`]), what crosses from routing to the hub ([`Batch`] of [`HubOp`]), and what the hub asks of
 //! the past ([`RecoveryWanted`], [`Recovery`]). What crosses is a versioned message: it may one day travel between
 //! machines, so it holds no pointer into the reader.
 //!
 //! Promises: no IO, no clock, no async; every parser here is total and never panics.
 
+mod application;
 mod channel_rule;
 mod cursor;
 mod ids;
@@ -17,11 +19,17 @@ mod mask_text;
 mod masks;
 mod message;
 mod pattern;
+mod rate_table;
+mod rates;
 mod recovery;
 mod relation;
 mod routed;
 mod source;
 
+pub use application::{
+    AskError, Asking, Caller, Claims, FunctionName, FunctionNameError, Handler, MAX_CODE_BYTES,
+    MAX_SENTENCE_BYTES, Method, Question, Refusal,
+};
 pub use channel_rule::{
     ArgumentError, Arguments, ChannelChange, ChannelRule, NamespaceChange, PARAMETER_BYTES,
     ParameterKind, Revocation, Scope, Who,
@@ -37,6 +45,8 @@ pub use message::{
     is_name,
 };
 pub use pattern::{MAX_PARTS, MAX_PATTERN_BYTES, Overlap, Pattern, PatternError};
+pub use rate_table::RateTable;
+pub use rates::{Bucket, FixedWindow, Rate, Throttle, Throttled, Window};
 pub use recovery::{Changed, Recovery, RecoveryWanted, Sample, Samples};
 pub use relation::{Column, Kind, Relation, RelationId, ReplicaIdentity};
 pub use routed::{

@@ -14,7 +14,7 @@ pub use check::Purpose;
 pub use load::{Sources, load};
 pub use reference::{effective, reference};
 pub use setting::{Secret, Setting, Span};
-pub use tree::{AtLimit, Config, Entry, LogFormat};
+pub use tree::{AtLimit, Config, Entry, LogFormat, Webhook};
 
 /// A mistake in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

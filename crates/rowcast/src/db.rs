@@ -19,7 +19,8 @@ pub fn replication(config: &Config) -> anyhow::Result<ConnInfo> {
     }
 }
 
-fn parse(config: &Config, url: &Secret) -> anyhow::Result<ConnInfo> {
+/// Another address, with the same files of certificates.
+pub fn parse(config: &Config, url: &Secret) -> anyhow::Result<ConnInfo> {
     let ca_file = config.database.tls_ca_file.as_deref();
     ConnInfo::parse(url.expose(), ca_file).context("the address of the database")
 }

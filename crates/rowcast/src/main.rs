@@ -1,5 +1,6 @@
 //! Rowcast, one binary: reads the command line and the configuration, and hands over to the command.
 
+mod application;
 mod beginning;
 mod cli;
 mod commands;

@@ -91,6 +91,21 @@ pub fn parts(config: &Config, places: Places) -> Vec<Part> {
             limits.broadcasts_bytes.0.saturating_mul(5),
         ),
         part(
+            "claims of tokens",
+            "application.claims_bytes",
+            config.application.claims_bytes.0,
+        ),
+        part(
+            "questions to the application, as texts and as requests",
+            "application.questions_bytes, four times",
+            config.application.questions_bytes.0.saturating_mul(4),
+        ),
+        part(
+            "answers of the application",
+            "application.answer_bytes, three times for each of application.connections and webhooks.<name>.connections",
+            answers(config),
+        ),
+        part(
             "answers kept for idempotency keys",
             "limits.idempotency_bytes",
             limits.idempotency_bytes.0,
@@ -119,6 +134,14 @@ pub fn parts(config: &Config, places: Places) -> Vec<Part> {
         sum / 4,
     ));
     parts
+}
+
+/// What all that the application can answer at a time takes: read, as text, and as what is made of it.
+fn answers(config: &Config) -> u64 {
+    let webhooks = config.webhooks.values().map(|webhook| webhook.connections);
+    let at_once = u64::from(config.application.connections) + webhooks.map(u64::from).sum::<u64>();
+    let most = config.application.answer_bytes.0.saturating_mul(3);
+    most.saturating_mul(at_once)
 }
 
 /// The process stays below this.

@@ -8,7 +8,7 @@ use std::{
 use anyhow::Context;
 use prometheus_client::registry::Registry;
 use rowcast_gateway::{
-    AuthConfig, BroadcastConfig, GatewayConfig, GatewayMetrics, NotANetwork, Readiness,
+    AuthConfig, BroadcastConfig, GatewayConfig, GatewayMetrics, NotANetwork, Readiness, Services,
     SocketLimits,
 };
 use rowcast_hub::{Hub, HubLimits};
@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    application::{self, Asked},
     config::{Config, Purpose, Secret},
     db, demo,
     durable::{DurableBroadcasts, Seen},
@@ -61,6 +62,8 @@ pub async fn run(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::
         metrics: WatchdogMetrics::new(&mut registry),
     };
 
+    let application = application::build(&config, &sql, &mut registry)?;
+
     if config.database.migrate {
         migrate(&config).await?;
     }
@@ -81,11 +84,14 @@ pub async fn run(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::
         ready,
         gateway_metrics,
         Arc::new(registry),
-        page,
-        Some(Arc::new(DurableBroadcasts::new(
-            sql.clone(),
-            Arc::clone(&seen),
-        ))),
+        Services {
+            extra: page,
+            durable: Some(Arc::new(DurableBroadcasts::new(
+                sql.clone(),
+                Arc::clone(&seen),
+            ))),
+            application: Some(Arc::new(Asked(application))),
+        },
     )
     .await?;
     tracing::info!(
@@ -208,6 +214,7 @@ fn hub_limits(config: &Config) -> HubLimits {
         subscriptions: config.limits.subscriptions as usize,
         subscriptions_bytes: config.limits.subscription_bytes.as_usize(),
         total_subscriptions_bytes: config.limits.subscriptions_bytes.as_usize(),
+        claims_bytes: config.application.claims_bytes.as_usize(),
         history_bytes: config.history.bytes.as_usize(),
         history_organization_bytes: config.history.organization_bytes.as_usize(),
         history_retention: config.history.retention.0,

@@ -59,6 +59,10 @@ table! {
         TooDeep = 103, "too_deep", "The JSON is nested deeper than allowed.", false;
         TooLarge = 104, "too_large", "The frame is larger than allowed.", false;
         BinaryFrame = 105, "binary_frame", "Binary frames are not understood; send JSON text.", false;
+        InvalidParameter = 110, "invalid_parameter", "A parameter of the address is unknown, or has a wrong value; the message names it.", false;
+        TokenInAddress = 111, "token_in_address", "A token was sent as a part of the address, where it ends up in logs; send it in the header Authorization.", false;
+        MethodNotAllowed = 112, "method_not_allowed", "The address understands another method; the header Allow names it.", false;
+        OriginForbidden = 113, "origin_forbidden", "Pages of this origin may not connect; see ALLOWED_ORIGINS.", false;
         AuthRequired = 200, "auth_required", "The first frame must be `auth`.", false;
         TokenInvalid = 201, "token_invalid", "The token or API key is not valid here; get another one.", false;
         TokenExpired = 202, "token_expired", "The token has expired; get a new one and send it.", false;
@@ -81,10 +85,18 @@ table! {
         OrganizationNeeded = 308, "organization_needed", "The channel belongs to an organization and none was named; send organizationId.", false;
         SendForbidden = 309, "send_forbidden", "Clients may not send on this channel.", false;
         UndeclaredEvent = 310, "undeclared_event", "The event is not among those that are declared for this channel or namespace.", false;
+        Refused = 320, "refused", "The application says no; `reason` is its own code, the message is its own.", false;
+        ApplicationUnavailable = 321, "application_unavailable", "The application does not answer at the moment; try again.", true;
+        ApplicationFailed = 322, "application_failed", "The application failed, or is not set up; its operator finds the reason in the log.", false;
         TooManySubscriptions = 400, "too_many_subscriptions", "This socket has as many subscriptions, or as large ones, as allowed; unsubscribe some first.", false;
         RateLimited = 401, "rate_limited", "Too many frames in a short time; slow down.", true;
         Overloaded = 402, "overloaded", "The service is at one of its limits; try again later.", true;
         SendLimited = 403, "send_limited", "This socket sends more broadcasts than allowed; slow down.", true;
+        RateLimitExceeded = 404, "rate_limit_exceeded", "Rate limit exceeded. Try again later.", true;
+        JoinsLimited = 405, "joins_limited", "Too many subscriptions in a short time; slow down. The message says whose.", true;
+        BytesLimited = 406, "bytes_limited", "Too many bytes in a short time; slow down. The message says whose.", true;
+        ConnectsLimited = 407, "connects_limited", "Too many connections in a short time; the message says whose. Come back later.", true;
+        ConnectionsLimited = 408, "connections_limited", "There are as many connections as allowed; the message says whose. Come back later.", true;
         NotReady = 500, "not_ready", "The service is not streaming yet; try again.", true;
         Internal = 501, "internal", "Something failed inside the service; try again, and tell its operator.", true;
     }
@@ -101,6 +113,7 @@ table! {
         TooManyConnections = 4005, "too_many_connections", "There are as many connections as allowed; come back later.", true;
         AuthUnavailable = 4006, "auth_unavailable", "Tokens cannot be checked at the moment; come back later.", true;
         Internal = 4007, "internal", "Something failed inside the service; come back with the last cursor.", true;
+        TooFast = 4008, "too_fast", "Too many connections were opened in a short time; come back later.", true;
         AuthTimeout = 4500, "auth_timeout", "No `auth` frame came in time; send it first.", false;
         AuthFailed = 4501, "auth_failed", "The token or API key was refused; get another one first.", false;
         TokenExpired = 4502, "token_expired", "The token expired and was not refreshed; get a new one first.", false;
@@ -109,6 +122,7 @@ table! {
         Protocol = 4505, "protocol", "The client broke the rules of the protocol too often or too badly.", false;
         TooLarge = 4506, "too_large", "A frame was larger than allowed.", false;
         Kicked = 4507, "kicked", "An operator closed the socket.", false;
+        KeyExpired = 4508, "key_expired", "The API key has expired; use another one.", false;
     }
 }
 

@@ -6,7 +6,7 @@ use jsonwebtoken::{Validation, errors::ErrorKind};
 use rowcast_model::{OrgId, Role};
 use rowcast_wire::ErrorCode;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 use super::{Refused, keys::Key};
 use crate::AuthConfig;
@@ -54,6 +54,9 @@ pub(crate) struct Claims {
     organizations: Value,
     #[serde(default)]
     org_roles: Value,
+    /// All of them, as they stand in the token.
+    #[serde(skip)]
+    pub all: Option<Box<RawValue>>,
 }
 
 impl Claims {
@@ -111,9 +114,14 @@ pub(crate) fn check(token: &str, key: &Key, rules: &Rules) -> Result<Claims, Ref
         required.push("iss");
     }
     validation.set_required_spec_claims(&required);
-    let claims = jsonwebtoken::decode::<Claims>(token, &key.key, &validation)
+    let all = jsonwebtoken::decode::<Box<RawValue>>(token, &key.key, &validation)
         .map_err(|error| refused(error.kind()))?
         .claims;
+    let mut claims: Claims = serde_json::from_str(all.get()).map_err(|_| {
+        let message = "the token needs the claims `sub` (a text) and `exp` (a number)";
+        Refused::new(ErrorCode::TokenInvalid, message)
+    })?;
+    claims.all = Some(all);
     match claims.sub.is_empty() {
         true => Err(Refused::new(
             ErrorCode::TokenInvalid,

@@ -103,7 +103,7 @@ impl Verifier {
         }
         self.verify_jwt(token)
             .await
-            .map(|claims| self.identify(&claims))
+            .map(|claims| self.identify(claims, hub))
     }
 
     async fn verify_jwt(&self, token: &str) -> Result<Claims, Refused> {
@@ -140,7 +140,7 @@ impl Verifier {
         Err(refused)
     }
 
-    fn identify(&self, claims: &Claims) -> Verified {
+    fn identify(&self, mut claims: Claims, hub: &Hub) -> Verified {
         let granted = match self.rules.trust_claims {
             true => claims.granted(),
             false => Arc::new([]),
@@ -150,10 +150,11 @@ impl Verifier {
             identity: Identity {
                 user,
                 auth: rowcast_hub::Auth::Session { granted },
+                claims: claims.all.take().and_then(|all| hub.keep_claims(all)),
             },
             method: AuthMethod::Session,
             organization: None,
-            expires_at: Some(self.rules.end_of(claims, since_1970())),
+            expires_at: Some(self.rules.end_of(&claims, since_1970())),
         }
     }
 }

@@ -18,16 +18,14 @@ use super::{
     half::Socket,
     reader::{Read, Reader},
     say,
-    turns::Place,
+    tend::{LATEST_PAUSE, Tending},
 };
 use crate::{
     admission::Ticket,
     auth::Refused,
-    session::{Admit, Due, Session},
+    session::{Admit, Session},
 };
 
-/// Held-back events (`latest`) leave this long after the first of them.
-const LATEST_PAUSE: Duration = Duration::from_millis(50);
 /// How long a farewell may take to be read.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -124,7 +122,7 @@ fn last_words(shared: &Shared, code: CloseCode, number: u64) -> Frame {
     }
     let after = shared.limits.goodbye_spread.mul_f64(spread(number));
     let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-    let goodbye = server::goodbye(code.name(), after);
+    let goodbye = server::goodbye(code.name(), Some(after));
     [goodbye, close].concat().into()
 }
 
@@ -141,31 +139,15 @@ async fn listen(
         // Everybody was told to go while this one came in.
         return End::Close(CloseCode::Restarting);
     }
-    let mut latest_due: Option<Instant> = None;
-    let mut place = Place::default();
+    let mut tending = Tending::default();
     // More than the first frame may have come already.
     let mut more = true;
     loop {
-        let work = connection.work();
-        if let Some(code) = work.close {
-            return End::Close(code);
-        }
         let now = Instant::now();
-        match session.due(now) {
-            Due::Nothing => {}
-            Due::Ping => drop(connection.send(server::ping())),
-            Due::Position => shared.hub.tell_position(connection),
-            Due::Close(code) => return End::Close(code),
-        }
-        match (work.latest, latest_due) {
-            (true, None) => latest_due = Some(now + LATEST_PAUSE),
-            (true, Some(at)) if at <= now => {
-                connection.flush_latest();
-                latest_due = None;
-            }
-            (false, _) => latest_due = None,
-            _ => {}
-        }
+        let work = match tending.tend(shared, connection, session, now) {
+            Ok(work) => work,
+            Err(code) => return End::Close(code),
+        };
         if more {
             match read_turn(shared, socket, reader, whose, session).await {
                 Turn::End(end) => return end,
@@ -179,11 +161,7 @@ async fn listen(
             }
             continue;
         }
-        let told = place.tell(&shared.turns, work.replay, now, || {
-            shared.hub.replay(connection)
-        });
-        let dues = [latest_due, place.not_before()].into_iter().flatten();
-        let wake = dues.fold(session.next(), Instant::min);
+        let (told, wake) = tending.tell(shared, connection, session, work, now);
         tokio::select! {
             ready = socket.readable() => match ready {
                 Ok(()) => more = true,
@@ -195,7 +173,7 @@ async fn listen(
             },
             // More of the past may follow; others get their turn.
             () = tokio::task::yield_now(), if told => {}
-            () = place.called() => {}
+            () = tending.place.called() => {}
             () = connection.woken() => {}
             () = tokio::time::sleep_until(wake.into()) => {}
         }
@@ -396,7 +374,11 @@ async fn keep_writing(socket: &TcpStream, connection: &Connection) {
 
 /// Sends the last bytes, behind what is still on its way, and waits a little for the other side to read
 /// them and close.
-async fn farewell(socket: &TcpStream, connection: Option<&Connection>, mut bytes: Frame) {
+pub(crate) async fn farewell(
+    socket: &TcpStream,
+    connection: Option<&Connection>,
+    mut bytes: Frame,
+) {
     let ending = async {
         while connection.is_some_and(|connection| !connection.drain()) {
             socket.writable().await?;

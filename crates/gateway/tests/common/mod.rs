@@ -10,13 +10,12 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use axum::Router;
 use futures_util::{SinkExt, StreamExt};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use prometheus_client::registry::Registry;
 use rowcast_gateway::{
-    AuthConfig, BroadcastConfig, Gateway, GatewayConfig, GatewayMetrics, Readiness, SocketLimits,
-    serve,
+    AuthConfig, BroadcastConfig, Gateway, GatewayConfig, GatewayMetrics, Readiness, Services,
+    SocketLimits, serve,
 };
 use rowcast_hub::{Hub, HubLimits};
 use rowcast_model::{
@@ -75,8 +74,7 @@ pub async fn world_with(
         readiness,
         metrics,
         Arc::new(registry),
-        Router::new(),
-        None,
+        Services::default(),
     )
     .await
     .unwrap();

@@ -96,6 +96,7 @@ fn when_all_memberships_are_void_only_claims_remain() {
         auth: Auth::Session {
             granted: std::sync::Arc::new([("acme".into(), std::sync::Arc::new([]))]),
         },
+        claims: None,
     };
     let carl = Client::new(&hub, claims);
     hub.subscribe(&carl.connection, to("org:acme")).unwrap();
@@ -152,6 +153,7 @@ fn a_refreshed_token_takes_away_what_it_does_not_grant() {
                 .map(|org| ((*org).into(), std::sync::Arc::from(["member".into()])))
                 .collect(),
         },
+        claims: None,
     };
     let anna = Client::new(&hub, claims(&["acme", "other"]));
     hub.subscribe(&anna.connection, to("org:acme")).unwrap();

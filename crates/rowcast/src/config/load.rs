@@ -72,7 +72,7 @@ pub fn load(sources: &Sources<'_>) -> Result<Config, ConfigError> {
 }
 
 fn find<'e>(entries: &'e [Entry], key: &str) -> Option<&'e Entry> {
-    entries.iter().find(|entry| entry.key() == key)
+    entries.iter().find(|entry| entry.is(key))
 }
 
 fn set(
@@ -140,10 +140,16 @@ fn file_values(path: &str, text: &str) -> Result<Vec<(String, Value)>, ConfigErr
     for (section, value) in tree {
         match value {
             Value::Object(keys) => {
-                flat.extend(
-                    keys.into_iter()
-                        .map(|(key, value)| (format!("{section}.{key}"), value)),
-                );
+                for (key, value) in keys {
+                    let key = format!("{section}.{key}");
+                    match value {
+                        Value::Object(own) => flat.extend(
+                            own.into_iter()
+                                .map(|(name, value)| (format!("{key}.{name}"), value)),
+                        ),
+                        value => flat.push((key, value)),
+                    }
+                }
             }
             other => flat.push((section, other)),
         }
@@ -199,6 +205,32 @@ mod tests {
         assert_eq!(config.auth.jwt_secret.unwrap().expose(), "from a file");
         let error = with("", &[("JWT_SECRET_FILE", "/not/there")], &[]).unwrap_err();
         assert_eq!(error.code(), "config_file");
+    }
+
+    #[test]
+    fn sections_have_names_of_their_own() {
+        let file = "[webhooks.rooms]\nurl = \"https://a\"\n[webhooks.other]\ntimeout = \"1 s\"\n";
+        let env = [
+            ("ROWCAST__WEBHOOKS__ROOMS__SECRET_FILE", "/run/secret"),
+            ("ROWCAST__WEBHOOKS__ROOMS__FAILURES", "9"),
+        ];
+        let config = with(file, &env, &[]).unwrap();
+        let rooms = &config.webhooks["rooms"];
+        assert_eq!(rooms.url.as_ref().unwrap().expose(), "https://a");
+        assert_eq!(rooms.secret.as_ref().unwrap().expose(), "from a file");
+        assert_eq!((rooms.failures, config.webhooks.len()), (9, 2));
+        for wrong in [
+            "[webhooks.a]\nsecert = 1",
+            "[webhooks]\nurl = 1",
+            "[webhooks.a.b]\nurl = 1",
+            "[webhooks.\"a b\"]\nurl = \"x\"",
+        ] {
+            assert_eq!(
+                with(wrong, &[], &[]).unwrap_err().code(),
+                "config_unknown_key",
+                "{wrong}"
+            );
+        }
     }
 
     #[test]

@@ -11,8 +11,14 @@ pub fn reference() -> String {
     let mut out = String::from(INTRODUCTION);
     let entries = Config::entries();
     for (section, doc) in Config::sections() {
-        let _ = write!(out, "\n## `[{section}]`\n\n{}\n", paragraph(doc));
-        for entry in entries.iter().filter(|entry| entry.section == section) {
+        let of = || entries.iter().filter(|entry| entry.section == section);
+        let own = if of().any(|entry| entry.named) {
+            ".<name>"
+        } else {
+            ""
+        };
+        let _ = write!(out, "\n## `[{section}{own}]`\n\n{}\n", paragraph(doc));
+        for entry in of() {
             describe(&mut out, entry);
         }
     }
@@ -49,8 +55,9 @@ fn describe(out: &mut String, entry: &Entry) {
         .iter()
         .map(|name| (*name).to_owned())
         .chain([format!(
-            "ROWCAST__{}__{}",
+            "ROWCAST__{}{}__{}",
             entry.section.to_uppercase(),
+            if entry.named { "__<NAME>" } else { "" },
             entry.name.to_uppercase()
         )])
         .map(|name| match entry.secret {
@@ -71,14 +78,15 @@ fn paragraph(doc: &[&str]) -> String {
 /// What is in force, as TOML that can be read again (but for the hidden secrets).
 pub fn effective(config: &Config) -> String {
     let mut out = String::new();
-    let mut section = "";
-    for entry in Config::entries() {
-        if entry.section != section {
-            section = entry.section;
+    let mut section = String::new();
+    for (key, entry) in config.keys() {
+        let of = key.rsplit_once('.').map_or("", |(section, _)| section);
+        if of != section {
+            section = of.to_owned();
             let gap = if out.is_empty() { "" } else { "\n" };
             let _ = writeln!(out, "{gap}[{section}]");
         }
-        let _ = match config.show(&entry.key()) {
+        let _ = match config.show(&key) {
             Value::Null => writeln!(out, "# {} is not set", entry.name),
             value if entry.secret => writeln!(out, "# {} = {}", entry.name, toml(&value)),
             value => writeln!(out, "{} = {}", entry.name, toml(&value)),
@@ -103,6 +111,11 @@ mod tests {
         config.server.port = 1234;
         config.server.allowed_origins = vec!["https://a \"b\"".into()];
         config.auth.jwt_secret = Some(Secret::from("very secret".to_owned()));
+        config
+            .webhooks
+            .entry("rooms".into())
+            .or_default()
+            .connections = 3;
         let text = effective(&config);
         assert!(!text.contains("very secret"));
         let again = load(&Sources {
@@ -115,6 +128,7 @@ mod tests {
         assert_eq!(again.server.port, 1234);
         assert_eq!(again.server.allowed_origins, config.server.allowed_origins);
         assert!(again.auth.jwt_secret.is_none());
+        assert_eq!(again.webhooks["rooms"].connections, 3);
     }
 
     #[test]

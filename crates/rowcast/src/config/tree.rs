@@ -1,6 +1,6 @@
 //! The declared tree: every key with its meaning, type, default and the environment names people know.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde_json::Value;
 
@@ -31,6 +31,8 @@ words! {
 pub struct Entry {
     /// The section.
     pub section: &'static str,
+    /// There are several such sections, each with a name of its own behind a point.
+    pub named: bool,
     /// The name in the section.
     pub name: &'static str,
     /// What it means, line by line.
@@ -46,10 +48,32 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// `section.name`.
+    /// `section.name`, or `section.<name>.name`.
     pub fn key(&self) -> String {
-        format!("{}.{}", self.section, self.name)
+        let Entry { section, name, .. } = self;
+        match self.named {
+            true => format!("{section}.<name>.{name}"),
+            false => format!("{section}.{name}"),
+        }
     }
+
+    /// Whether it declares this key.
+    pub fn is(&self, key: &str) -> bool {
+        match (self.named, of_named(key)) {
+            (true, Some((section, _, name))) => section == self.section && name == self.name,
+            (true, None) => false,
+            (false, _) => key == self.key(),
+        }
+    }
+}
+
+/// Section, name of the section, and name of the key, of a key in a section with a name of its own.
+pub(super) fn of_named(key: &str) -> Option<(&str, &str, &str)> {
+    let mut parts = key.split('.');
+    let (section, own, name) = (parts.next()?, parts.next()?, parts.next()?);
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
+    let named = !own.is_empty() && own.len() <= 63 && own.chars().all(good);
+    (named && parts.next().is_none()).then_some((section, own, name))
 }
 
 /// Declares the sections; makes the structs, the entries, and reading and showing by key.
@@ -62,12 +86,37 @@ macro_rules! tree {
                 $name:ident: $kind:ty = $default:expr $(, env $($env:literal)+)?;
             )*
         }
+    )*
+    @named
+    $(
+        $(#[doc = $nsection_doc:literal])*
+        $nsection:ident: $ntype:ident {
+            $(
+                $(#[doc = $ndoc:literal])*
+                $nname:ident: $nkind:ty = $ndefault:expr;
+            )*
+        }
     )*) => {
         /// The whole configuration.
         #[derive(Clone, Debug, Default)]
         pub struct Config {
             $( $(#[doc = $section_doc])* pub $section: $type, )*
+            $( $(#[doc = $nsection_doc])* pub $nsection: BTreeMap<String, $ntype>, )*
         }
+
+        $(
+            $(#[doc = $nsection_doc])*
+            #[derive(Clone, Debug)]
+            pub struct $ntype {
+                $( $(#[doc = $ndoc])* pub $nname: $nkind, )*
+            }
+
+            impl Default for $ntype {
+                fn default() -> Self {
+                    $ntype { $( $nname: $ndefault, )* }
+                }
+            }
+        )*
 
         $(
             $(#[doc = $section_doc])*
@@ -90,6 +139,7 @@ macro_rules! tree {
                 vec![$($(
                     Entry {
                         section: stringify!($section),
+                        named: false,
                         name: stringify!($name),
                         doc: &[$($doc),*],
                         env: &[$($($env),+)?],
@@ -97,12 +147,27 @@ macro_rules! tree {
                         secret: <$kind as Setting>::SECRET,
                         default: defaults.$section.$name.show(),
                     },
+                )*)*
+                $($(
+                    Entry {
+                        section: stringify!($nsection),
+                        named: true,
+                        name: stringify!($nname),
+                        doc: &[$($ndoc),*],
+                        env: &[],
+                        kind: <$nkind as Setting>::KIND,
+                        secret: <$nkind as Setting>::SECRET,
+                        default: $ntype::default().$nname.show(),
+                    },
                 )*)*]
             }
 
             /// What the sections are for.
             pub fn sections() -> Vec<(&'static str, &'static [&'static str])> {
-                vec![$( (stringify!($section), &[$($section_doc),*]), )*]
+                vec![
+                    $( (stringify!($section), &[$($section_doc),*]), )*
+                    $( (stringify!($nsection), &[$($nsection_doc),*]), )*
+                ]
             }
 
             /// Sets one key; the error says what a value must be.
@@ -113,6 +178,15 @@ macro_rules! tree {
                         return Ok(());
                     }
                 )*)*
+                if let Some((section, own, name)) = of_named(key) {
+                    $($(
+                        if section == stringify!($nsection) && name == stringify!($nname) {
+                            let value = <$nkind as Setting>::read(value)?;
+                            self.$nsection.entry(own.to_owned()).or_default().$nname = value;
+                            return Ok(());
+                        }
+                    )*)*
+                }
                 Err("is not a key".to_owned())
             }
 
@@ -123,7 +197,34 @@ macro_rules! tree {
                         return self.$section.$name.show();
                     }
                 )*)*
+                if let Some((section, own, name)) = of_named(key) {
+                    $($(
+                        if section == stringify!($nsection) && name == stringify!($nname) {
+                            let there = self.$nsection.get(own);
+                            return there.map_or(Value::Null, |there| there.$nname.show());
+                        }
+                    )*)*
+                }
                 Value::Null
+            }
+
+            /// Every key that has a value, sections with names of their own included.
+            pub fn keys(&self) -> Vec<(String, Entry)> {
+                let mut keys = Vec::new();
+                for entry in Config::entries() {
+                    if !entry.named {
+                        keys.push((entry.key(), entry));
+                    }
+                }
+                $(
+                    for own in self.$nsection.keys() {
+                        let named = Config::entries().into_iter();
+                        for entry in named.filter(|entry| entry.section == stringify!($nsection)) {
+                            keys.push((format!("{}.{own}.{}", entry.section, entry.name), entry));
+                        }
+                    }
+                )*
+                keys
             }
         }
     };
@@ -292,6 +393,29 @@ tree! {
         /// How long they are kept.
         idempotency_time: Span = Span::ms(3_600_000);
     }
+    /// Asking the application: its functions in the database, as the caller's role.
+    application: Application {
+        /// Address of the database for calls of functions, with a login of its own: one that may only become
+        /// the roles below. Left out: `database.url`.
+        database_url: Option<Secret> = None, env "APPLICATION_DATABASE_URL";
+        /// The database role that functions are called as for people. The login needs it granted. Left out: no
+        /// function is called for them.
+        role: Option<String> = None, env "ROWCAST_APPLICATION_ROLE";
+        /// The same for API keys.
+        api_key_role: Option<String> = None;
+        /// Values of the claim `role` of a token that are taken as the database role in its place.
+        claim_roles: Vec<String> = Vec::new();
+        /// Calls of functions at a time, each on a connection.
+        connections: u32 = 4;
+        /// Most time for a call, waiting included; the statement ends then, too.
+        timeout: Span = Span::ms(5_000);
+        /// Most memory for questions that wait or are under way, webhooks included.
+        questions_bytes: ByteSize = ByteSize::mib(16);
+        /// Largest answer of a function or webhook.
+        answer_bytes: ByteSize = ByteSize::kib(64);
+        /// Most memory for the claims of the tokens of all sockets, which the application is told.
+        claims_bytes: ByteSize = ByteSize::mib(64);
+    }
     /// What the service says of itself.
     log: Log {
         /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,rowcast_source=debug`.
@@ -306,5 +430,24 @@ tree! {
         page: bool = false, env "ROWCAST_DEMO_PAGE";
         /// A line that the page shows: how to change rows by hand.
         hint: Option<String> = None, env "ROWCAST_DEMO_HINT";
+    }
+    @named
+    /// Webhooks of the application, `[webhooks.<name>]` each. The database calls them by these names; addresses stand
+    /// here alone.
+    webhooks: Webhook {
+        /// Address that questions are posted to. Redirects are not followed.
+        url: Option<Secret> = None;
+        /// Key that requests are signed with (`Rowcast-Signature`); at least 32 bytes.
+        secret: Option<Secret> = None;
+        /// The key before, to sign with as well while you rotate.
+        secret_previous: Option<Secret> = None;
+        /// Most time for a question, waiting included.
+        timeout: Span = Span::ms(5_000);
+        /// Requests at a time.
+        connections: u32 = 16;
+        /// After so many failures in a row nobody is asked for a while.
+        failures: u32 = 5;
+        /// For so long; then one question is tried.
+        pause: Span = Span::ms(10_000);
     }
 }
