@@ -334,6 +334,13 @@ impl Chunk {
         Some((head, at + head.total()))
     }
 
+    /// Where its events begin, in order.
+    pub(crate) fn places(&self) -> impl Iterator<Item = usize> {
+        let end = |at: &usize| self.head(*at).map(|(_, end)| end);
+        let places = std::iter::successors(Some(0), end);
+        places.take(self.count)
+    }
+
     /// The whole event that begins at this byte.
     pub(crate) fn read(&self, at: usize, topic: &Topic) -> Option<RoutedEvent> {
         let mut rest = Rest(self.bytes.get(at..)?);

@@ -323,12 +323,16 @@ impl History {
         topics: &[Topic],
         looks: usize,
         fits: impl Fn(&RoutedEvent) -> bool,
-    ) -> Option<&RoutedEvent> {
+    ) -> Option<RoutedEvent> {
         let slots = topics.iter().filter_map(|topic| self.by_topic.get(topic));
         let pasts = slots.chain([&ALL]).filter_map(|slot| self.pasts.get(*slot));
         let found = pasts.filter_map(|past| {
-            let events = past.events.iter().rev().take(looks);
-            events.map(|kept| &*kept.event).find(|event| fits(event))
+            let events = past.chunks.iter().rev().flat_map(|chunk| {
+                let places: Vec<usize> = chunk.places().collect();
+                let backwards = places.into_iter().rev();
+                backwards.filter_map(|at| chunk.read(at, &past.topic))
+            });
+            events.take(looks).find(|event| fits(event))
         });
         found.reduce(|a, b| match a.cursor.compare(&b.cursor) {
             Some(Ordering::Less) => b,
