@@ -71,6 +71,7 @@ CREATE TABLE IF NOT EXISTS rowcast.channels (
     roles      text[] NOT NULL DEFAULT '{}',
     scope      text NOT NULL DEFAULT 'organization',
     relay      boolean NOT NULL DEFAULT false,
+    presence   boolean NOT NULL DEFAULT false,
     events     text[],
     parameters jsonb NOT NULL DEFAULT '{}',
     -- What the trigger below works out of the pattern. (A generated column would not do: PostgreSQL 18 refuses
@@ -81,6 +82,9 @@ CREATE TABLE IF NOT EXISTS rowcast.channels (
     CHECK (rule IN ('public', 'user', 'tenant', 'role')),
     CHECK (scope IN ('organization', 'global'))
 );
+
+-- Where the table is older than these columns.
+ALTER TABLE rowcast.channels ADD COLUMN IF NOT EXISTS presence boolean NOT NULL DEFAULT false;
 
 CREATE OR REPLACE FUNCTION rowcast.fill_channel() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -342,14 +346,12 @@ COMMENT ON FUNCTION rowcast.revoke(text, bigint, text, text) IS
 
 -- Defining ------------------------------------------------------------------------------------------------
 
-CREATE OR REPLACE FUNCTION rowcast.define_channel(
-    pattern text, rule text, parameter text DEFAULT NULL, roles text[] DEFAULT '{}', scope text DEFAULT NULL,
-    relay boolean DEFAULT false, events text[] DEFAULT NULL, parameters jsonb DEFAULT '{}'
-) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+-- The names of the parameters of a pattern, if it is one.
+CREATE OR REPLACE FUNCTION rowcast.check_pattern(pattern text) RETURNS text[]
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
     names text[];
-    other record;
     bad   text;
 BEGIN
     PERFORM rowcast.check_name('the pattern', pattern, 255);
@@ -372,6 +374,22 @@ BEGIN
         RAISE EXCEPTION 'a parameter stands in the pattern "%" twice', pattern USING ERRCODE = 'invalid_parameter_value',
             HINT = 'Give each its own name.';
     END IF;
+    RETURN names;
+END $$;
+
+DROP FUNCTION IF EXISTS rowcast.define_channel(text, text, text, text[], text, boolean, text[], jsonb);
+CREATE OR REPLACE FUNCTION rowcast.define_channel(
+    pattern text, rule text, parameter text DEFAULT NULL, roles text[] DEFAULT '{}', scope text DEFAULT NULL,
+    relay boolean DEFAULT false, events text[] DEFAULT NULL, parameters jsonb DEFAULT '{}',
+    presence boolean DEFAULT false
+) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
+DECLARE
+    names text[];
+    other record;
+    bad   text;
+BEGIN
+    names := rowcast.check_pattern(pattern);
     FOR other IN SELECT c.pattern AS it FROM rowcast.channels c
                  WHERE c.pattern <> pattern AND rowcast.pattern_overlap(pattern, c.pattern) = 'ambiguous' LOOP
         RAISE EXCEPTION 'some names fit both "%" and "%", and neither is the more specific', pattern, other.it
@@ -437,13 +455,13 @@ BEGIN
     END IF;
     PERFORM rowcast.check_name('each of events', e, 128) FROM unnest(events) e;
 
-    INSERT INTO rowcast.channels AS c (pattern, rule, parameter, roles, scope, relay, events, parameters)
-    VALUES (pattern, rule, parameter, roles, scope, coalesce(relay, false), events, coalesce(parameters, '{}'))
+    INSERT INTO rowcast.channels AS c (pattern, rule, parameter, roles, scope, relay, presence, events, parameters)
+    VALUES (pattern, rule, parameter, roles, scope, coalesce(relay, false), coalesce(presence, false), events, coalesce(parameters, '{}'))
     ON CONFLICT ON CONSTRAINT channels_pkey DO UPDATE SET rule = excluded.rule, parameter = excluded.parameter, roles = excluded.roles,
-        scope = excluded.scope, relay = excluded.relay, events = excluded.events, parameters = excluded.parameters;
+        scope = excluded.scope, relay = excluded.relay, presence = excluded.presence, events = excluded.events, parameters = excluded.parameters;
 END $$;
-COMMENT ON FUNCTION rowcast.define_channel(text, text, text, text[], text, boolean, text[], jsonb) IS
-    'Says who may be on the channels whose names fit a pattern, and what may be sent there.';
+COMMENT ON FUNCTION rowcast.define_channel(text, text, text, text[], text, boolean, text[], jsonb, boolean) IS
+    'Says who may be on the channels whose names fit a pattern, what may be sent there, and whether they see who is there.';
 
 CREATE OR REPLACE FUNCTION rowcast.drop_channel(pattern text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

@@ -7,6 +7,7 @@ pub mod fixture;
 pub mod http;
 pub mod json;
 pub mod postgres;
+pub mod present;
 pub mod rng;
 pub mod server;
 pub mod token;

@@ -2,7 +2,14 @@
 
 mod broadcast;
 mod channels;
+mod client_events;
+mod examples;
+mod handlers;
+mod keys;
+mod limits;
 mod masks;
+mod presence;
+mod presence_rights;
 mod protocol;
 mod sending;
 mod shapes;

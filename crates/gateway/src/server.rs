@@ -31,13 +31,15 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Application, DurableSender, GatewayConfig, GatewayError, GatewayMetrics, Readiness,
-    SocketLimits,
+    Application, DurableSender, GatewayConfig, GatewayError, GatewayMetrics, KeysUsed, PlanSource,
+    Readiness, SocketLimits,
     admission::Admission,
     arrivals::Arrivals,
     auth::Verifier,
     broadcast::{self, Broadcasts},
-    http, sse,
+    coming, http,
+    limits::{Gates, MOST_COUNTED, Plans},
+    sse,
     takeover::Takeover,
     ws::{self, Shared},
 };
@@ -70,6 +72,10 @@ pub struct Services {
     pub durable: Option<Arc<dyn DurableSender>>,
     /// Asks the application.
     pub application: Option<Arc<dyn Application>>,
+    /// Knows what organizations may use.
+    pub plans: Option<Arc<dyn PlanSource>>,
+    /// Is told which API keys are used.
+    pub keys_used: Arc<KeysUsed>,
 }
 
 /// Listens and serves until stopped.
@@ -93,9 +99,12 @@ pub async fn serve(
         services.durable,
         metrics.clone(),
     ));
+    let platform = config.limits.platform();
     let shared = Arc::new(Shared {
         hub: hub.clone(),
-        verifier: Verifier::new(&config.auth)?,
+        verifier: Verifier::new(&config.auth)?.noting(services.keys_used),
+        plans: Arc::new(Plans::new(services.plans, platform, metrics.clone())),
+        gates: Gates::new(MOST_COUNTED, Instant::now()),
         application: services.application,
         limits: config.limits,
         origins: config.allowed_origins,
@@ -109,7 +118,14 @@ pub async fn serve(
             used: metrics.incoming.clone(),
         }),
         turns: ws::Turns::default(),
+        events: ws::Events::new(Arc::new(ws::Incoming {
+            limit: limits.client_events_bytes,
+            used: metrics.waiting_events.clone(),
+        })),
     });
+    if let Some(application) = shared.application.clone() {
+        listeners.spawn(coming::run(shared.clone(), application));
+    }
     let socket = Router::new()
         .route("/realtime/v1/websocket", get(ws::upgrade))
         .route("/realtime/v1/events", any(sse::events))

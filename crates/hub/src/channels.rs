@@ -174,6 +174,7 @@ impl State {
     pub(crate) fn change_channel(&mut self, change: &ChannelChange, stage: &mut Stage) {
         self.channels.set(change);
         self.admit_again(stage);
+        self.close_rooms(stage);
     }
 
     /// All rules are void but these: who may stay notices nothing.
@@ -183,6 +184,7 @@ impl State {
             self.channels.set(change);
         }
         self.admit_again(stage);
+        self.close_rooms(stage);
     }
 
     /// Takes those off their channels whom the rules no longer let in.
@@ -219,6 +221,7 @@ impl State {
         for id in gone {
             self.end_sub(id, revocation.epoch, reason, stage);
         }
+        self.revoke_lost(&topic);
     }
 
     fn end_sub(&mut self, id: SubId, epoch: Option<i64>, reason: &str, stage: &mut Stage) {
@@ -246,6 +249,7 @@ mod tests {
             who: Who::Public,
             scope: Scope::Global,
             relay: false,
+            presence: false,
             events: None,
         })
     }

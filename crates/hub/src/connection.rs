@@ -2,11 +2,15 @@
 
 use std::{
     io::{self, IoSlice},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rowcast_model::Timestamp;
 use rowcast_wire::{CloseCode, Frame};
 use tokio::sync::Notify;
 
@@ -35,6 +39,8 @@ pub struct Work {
     pub latest: bool,
     /// The past is being told, and the socket takes it: call [`crate::Hub::replay`].
     pub replay: bool,
+    /// Close the socket then, with [`CloseCode::KeyExpired`].
+    pub ends: Option<Timestamp>,
 }
 
 /// A connected socket. Small, as most are idle.
@@ -43,9 +49,16 @@ pub struct Connection {
     pub(crate) slot: u32,
     sink: Arc<dyn Sink>,
     bell: Notify,
+    /// When its API key ends, in microseconds since 1970.
+    ends: AtomicI64,
     outbox: Mutex<Outbox>,
     shared: Arc<Shared>,
+    /// The client gave a sign of life since somebody looked.
+    heard: AtomicBool,
 }
+
+/// What stands in place of a time that never comes.
+const NEVER: i64 = i64::MAX;
 
 impl Connection {
     pub(crate) fn new(id: u64, slot: u32, sink: Arc<dyn Sink>, shared: Arc<Shared>) -> Connection {
@@ -54,14 +67,35 @@ impl Connection {
             slot,
             sink,
             bell: Notify::new(),
+            ends: AtomicI64::new(NEVER),
             outbox: Mutex::default(),
             shared,
+            heard: AtomicBool::new(true),
         }
     }
 
     /// The number of this connection in this process, never used twice.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// The client gave a sign of life. Costs nothing.
+    pub fn note_heard(&self) {
+        self.heard.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it did since [`Connection::forget_heard`].
+    pub(crate) fn was_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn forget_heard(&self) {
+        self.heard.store(false, Ordering::Relaxed);
+    }
+
+    /// Has the task of the socket look what there is to do.
+    pub(crate) fn wake_task(&self) {
+        self.bell.notify_one();
     }
 
     /// Waits until there may be something to do; see [`Connection::work`]. One task at a time.
@@ -71,12 +105,22 @@ impl Connection {
 
     /// What there is to do now.
     pub fn work(&self) -> Work {
+        let ends = self.ends.load(Ordering::Acquire);
         let outbox = self.outbox.lock();
         Work {
             close: outbox.closed(),
             writable: outbox.queued() && !outbox.broken(),
             latest: outbox.holds_latest(),
             replay: outbox.replaying && outbox.is_idle(),
+            ends: (ends != NEVER).then_some(Timestamp(ends)),
+        }
+    }
+
+    /// Says when the socket ends, by the clock on the wall; `None`: it does not.
+    pub(crate) fn ends(&self, end: Option<Timestamp>) {
+        let end = end.map_or(NEVER, |end| end.0);
+        if self.ends.swap(end, Ordering::AcqRel) != end {
+            self.bell.notify_one();
         }
     }
 

@@ -202,7 +202,7 @@ impl State {
     fn conns_of(&self, identity: &Identity) -> Vec<&Conn> {
         let slots = match &identity.auth {
             Auth::Session { .. } => self.by_user.get(&identity.user),
-            Auth::ApiKey { id } => self.by_key.get(id),
+            Auth::ApiKey { id, .. } => self.by_key.get(id),
         };
         let slots = slots.into_iter().flatten();
         slots
@@ -389,7 +389,7 @@ impl State {
 fn who(identity: &Identity) -> String {
     match &identity.auth {
         Auth::Session { .. } => format!("user `{}`", identity.user),
-        Auth::ApiKey { id } => format!("API key `{id}`"),
+        Auth::ApiKey { id, .. } => format!("API key `{id}`"),
     }
 }
 

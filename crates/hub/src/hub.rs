@@ -78,6 +78,7 @@ impl Hub {
         let mut events = 0;
         let at = self.began.elapsed();
         let mut state = self.state.lock();
+        state.now = at;
         let mut kept = 0;
         let mut ops = batch.ops.iter().enumerate().peekable();
         while let Some((i, op)) = ops.next() {
@@ -205,7 +206,11 @@ impl Hub {
         });
         match identity.auth {
             Auth::Session { .. } => state.by_user.entry(identity.user).or_default().push(slot),
-            Auth::ApiKey { id } => state.by_key.entry(id).or_default().push(slot),
+            Auth::ApiKey { id, .. } => {
+                state.by_key.entry(id).or_default().push(slot);
+                // It may have ended since it was looked at.
+                state.note_end_of_key(slot);
+            }
         }
         self.shared.metrics.connections.inc();
         connection
@@ -215,6 +220,7 @@ impl Hub {
     /// called once the socket is gone; calling it again does nothing.
     pub fn disconnect(&self, connection: &Connection) {
         let mut state = self.state.lock();
+        state.now = self.began.elapsed();
         let Some(conn) = state.conn(connection) else {
             return;
         };
@@ -226,7 +232,7 @@ impl Hub {
         let slot = connection.slot;
         match &identity.auth {
             Auth::Session { .. } => forget(&mut state.by_user, &identity.user, slot),
-            Auth::ApiKey { id } => forget(&mut state.by_key, id, slot),
+            Auth::ApiKey { id, .. } => forget(&mut state.by_key, id, slot),
         }
         self.note_subscriptions(&state);
         drop(state);
@@ -316,6 +322,7 @@ impl Hub {
         reference: Option<&Ref>,
     ) -> Result<(), HubError> {
         let mut state = self.state.lock();
+        state.now = self.began.elapsed();
         let result = state.unsubscribe(connection, channel, organization, generation, reference);
         self.note_subscriptions(&state);
         drop(state);
@@ -328,7 +335,10 @@ impl Hub {
     /// # Errors
     /// [`HubError::UserChanged`] when it is of somebody else.
     pub fn renew(&self, connection: &Arc<Connection>, identity: Identity) -> Result<(), HubError> {
-        let result = self.state.lock().renew(connection, identity);
+        let mut state = self.state.lock();
+        state.now = self.began.elapsed();
+        let result = state.renew(connection, identity);
+        drop(state);
         connection.pump();
         result
     }
@@ -344,14 +354,14 @@ impl Hub {
         self.state.lock().directory.organizations_of(identity)
     }
 
-    /// The API key with this id. The caller compares the hash in constant time.
-    pub fn api_key(&self, id: &str) -> Option<Arc<ApiKey>> {
-        self.state.lock().directory.key(id).cloned()
+    /// Grows whenever what the plans of organizations allow may have changed.
+    pub fn plans_version(&self) -> u64 {
+        self.state.lock().plans_version
     }
 
-    /// The API key with this hex SHA-256. The caller compares the hash again, in constant time.
-    pub fn api_key_by_hash(&self, hash: &str) -> Option<Arc<ApiKey>> {
-        self.state.lock().directory.key_by_hash(hash).cloned()
+    /// The API key with this id. The caller compares the hashes in constant time.
+    pub fn api_key(&self, id: &str) -> Option<Arc<ApiKey>> {
+        self.state.lock().directory.key(id).cloned()
     }
 
     /// Number of connections.

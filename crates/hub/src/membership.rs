@@ -29,6 +29,7 @@ impl State {
         };
         let before = roles(self);
         self.directory.apply(change.clone());
+        self.rooms.rights_changed = true;
         let after = roles(self);
         for ((pair, before), after) in touched.iter().zip(before).zip(after) {
             if before == after {
@@ -78,6 +79,7 @@ impl State {
         }
         self.by_user = before;
         self.directory.clear_members();
+        self.rooms.rights_changed = true;
         for (slot, organization) in lost {
             self.regrant(slot, &organization, true, &mut in_stage(stage));
         }
@@ -85,18 +87,31 @@ impl State {
 
     pub(crate) fn change_key(&mut self, change: &KeyChange, stage: &mut Stage) {
         let slots = self.by_key.get(&change.id).cloned().unwrap_or_default();
-        let revoked = change.now.is_none();
         self.directory.apply_key(change.clone());
+        self.rooms.rights_changed = true;
         for slot in slots {
-            if revoked && let Some(conn) = self.conns.get(slot as usize) {
-                conn.connection.close(CloseCode::KeyRevoked);
-            }
+            self.note_end_of_key(slot);
             self.regrant_all(slot, &mut in_stage(stage));
+        }
+    }
+
+    /// Tells a socket of an API key when it ends: with the key, or with the secret that it has shown.
+    pub(crate) fn note_end_of_key(&mut self, slot: u32) {
+        let Some(conn) = self.conns.get(slot as usize) else {
+            return;
+        };
+        let Auth::ApiKey { id, hash } = &conn.about.identity.auth else {
+            return;
+        };
+        match self.directory.key(id).and_then(|key| key.end_of(hash)) {
+            Some(end) => conn.connection.ends(end),
+            None => conn.connection.close(CloseCode::KeyRevoked),
         }
     }
 
     pub(crate) fn clear_keys(&mut self, stage: &mut Stage) {
         self.directory.clear_keys();
+        self.rooms.rights_changed = true;
         let slots: Vec<u32> = self.by_key.values().flatten().copied().collect();
         for slot in slots {
             if let Some(conn) = self.conns.get(slot as usize) {
@@ -122,6 +137,8 @@ impl State {
             return Err(HubError::UserChanged);
         }
         conn.about.identity = identity;
+        // Another secret of the key may have been shown.
+        self.note_end_of_key(connection.slot);
         self.regrant_all(connection.slot, &mut |conn, frame| {
             conn.connection.queue(frame);
         });

@@ -66,6 +66,7 @@ impl State {
             HubOp::MembershipsCleared => self.clear_memberships(stage),
             HubOp::ApiKey(change) => self.change_key(change, stage),
             HubOp::ApiKeysCleared => self.clear_keys(stage),
+            HubOp::PlansChanged => self.plans_version += 1,
             HubOp::Rule { table, now } => self.change_rule(table, now.clone(), stage),
             HubOp::RulesCleared => self.clear_rules(),
             HubOp::LogBegins { floor, target } => {
@@ -85,6 +86,14 @@ impl State {
             HubOp::ChannelsCleared => self.replace_channels(&[], stage),
             HubOp::Namespace(change) => self.channels.declare(change),
             HubOp::NamespacesCleared => self.channels.clear_namespaces(),
+            HubOp::ClientEvent(change) => {
+                self.client_events.set(change);
+                self.rooms.handled = self.client_events.handles_presence();
+            }
+            HubOp::ClientEventsCleared => {
+                self.client_events.clear();
+                self.rooms.handled = false;
+            }
             HubOp::Revoke(revocation) => self.revoke(revocation, stage),
             // Why is for people, in the log of the service; clients get one word they know.
             HubOp::NewEpoch { epoch, .. } => self.new_epoch(*epoch, stage),

@@ -20,12 +20,14 @@ use crate::{
     Grant, HubLimits, Identity, StreamState,
     channels::Channels,
     classes::{ClassId, Classes},
+    client_events::ClientEvents,
     connection::Connection,
     direct::Aside,
     directory::Directory,
     history::{self, History},
     may_see,
     metrics::Metrics,
+    presence::{rooms::Rooms, seats::Seat},
     recovery::{Desk, Recovering},
     rules::Rules,
     run::Run,
@@ -79,6 +81,8 @@ pub(crate) struct Sub {
     pub parts: Option<Box<[Part]>>,
     /// What its table list takes.
     pub cost: u32,
+    /// What it has to do with who is there.
+    pub seat: Option<Box<Seat>>,
 }
 
 /// One entry of a table list; the table without a name stands for what is not of a row.
@@ -204,6 +208,7 @@ pub(crate) struct State {
     pub topics: Map<TopicOf, Topic>,
     /// What names of channels mean.
     pub channels: Channels,
+    pub client_events: ClientEvents,
     pub directory: Directory,
     /// What is shown of each table.
     pub rules: Rules,
@@ -211,6 +216,8 @@ pub(crate) struct State {
     pub listeners_version: u64,
     pub by_user: Map<UserId, SmallVec<[u32; 2]>>,
     pub by_key: Map<Arc<str>, SmallVec<[u32; 2]>>,
+    /// Grows whenever what plans allow may have changed.
+    pub plans_version: u64,
     /// Whom the end of the present transaction is told.
     pub open: Open,
     /// What everybody of a class is about to be told.
@@ -235,7 +242,9 @@ pub(crate) struct State {
     pub history: History,
     /// What is wanted of the past before that.
     pub desk: Desk,
-    /// The time by which answers are forgotten.
+    /// Who is there.
+    pub rooms: Rooms,
+    /// The time by which answers are forgotten, and whoever is silent is not there any more.
     pub now: Duration,
     pub metrics: Metrics,
     /// What the table lists of all subscriptions take.
@@ -273,11 +282,13 @@ impl State {
             classes: Classes::default(),
             topics: Map::default(),
             channels: Channels::default(),
+            client_events: ClientEvents::default(),
             directory: Directory::default(),
             rules: Rules::default(),
             listeners_version: 0,
             by_user: Map::default(),
             by_key: Map::default(),
+            plans_version: 0,
             open: Open::default(),
             run: Run::default(),
             aside: None,
@@ -299,6 +310,7 @@ impl State {
                 Cursor::NOWHERE,
             ),
             desk: Desk::new(limits.recovery_bytes),
+            rooms: Rooms::new(limits.presence, metrics.clone()),
             now: Duration::ZERO,
             metrics,
             described: 0,
@@ -373,7 +385,8 @@ impl State {
 
     /// Takes a subscription out of every index.
     pub(crate) fn remove_sub(&mut self, id: SubId) -> Option<Sub> {
-        let sub = self.subs.try_remove(id as usize)?;
+        let mut sub = self.subs.try_remove(id as usize)?;
+        self.leave_seat(id, &mut sub);
         self.listeners_version += 1;
         self.described -= sub.cost as usize;
         if let Some(conn) = self.conns.get_mut(sub.conn as usize) {

@@ -32,6 +32,7 @@ impl State {
         let count = conn.about.subs.len();
         let (topic, grant) =
             self.admit(&identity, &wanted.channel, wanted.organization.as_ref())?;
+        self.may_follow(&wanted.channel, topic.as_ref(), wanted.presence)?;
         let tables = self.tables_of(&wanted, &grant)?;
         let organization = topic.as_ref().and_then(Topic::organization);
         let before = self
@@ -39,8 +40,12 @@ impl State {
             .get(connection.slot as usize)
             .and_then(|conn| self.find_sub(conn, &wanted.channel, organization));
         let cost = self.afford(connection, before, &wanted)?;
+        let mut seat = None;
         match before {
-            Some(before) => drop(self.remove_sub(before)),
+            Some(before) => {
+                seat = self.keep_seat(before, topic.as_ref());
+                self.remove_sub(before);
+            }
             None if count >= most => return Err(HubError::TooManySubscriptions(count)),
             None => {}
         }
@@ -105,7 +110,9 @@ impl State {
             replay,
         };
         let admitted = (topic, grant);
-        let generation = self.insert(connection, channel, wanted, tables, admitted, begins);
+        let follow = wanted.presence;
+        let (id, generation) = self.insert(connection, channel, wanted, tables, admitted, begins);
+        self.take_seat(id, seat, follow);
         Ok(Subscribed {
             cursor,
             generation,
@@ -248,7 +255,7 @@ impl State {
         tables: Option<Vec<TableSelection>>,
         (topic, grant): (Option<Topic>, Grant),
         begins: Begins,
-    ) -> u64 {
+    ) -> (SubId, u64) {
         let mut join = |columns| {
             self.classes.join(ClassKey {
                 channel: channel.clone(),
@@ -298,6 +305,7 @@ impl State {
             messages: wanted.forms.broadcasts,
             parts,
             cost: begins.cost,
+            seat: None,
         });
         let id = u32::try_from(id).unwrap_or(u32::MAX);
         self.described += begins.cost as usize;
@@ -314,7 +322,7 @@ impl State {
         } else {
             self.want_recovery(id);
         }
-        generation
+        (id, generation)
     }
 
     /// Puts a subscription into the indexes: from here on it gets what comes.

@@ -17,6 +17,8 @@ mod memory;
 mod metrics;
 mod migrations;
 mod pipeline;
+mod plans;
+mod presence;
 mod progress;
 mod queue;
 mod recovery;

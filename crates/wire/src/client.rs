@@ -2,6 +2,8 @@
 //! a numbered error that names the field, and never panics.
 
 mod broadcast;
+mod event;
+mod presence;
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -9,7 +11,11 @@ use rowcast_model::{Channel, Cursor, MAX_ID_BYTES, OrgId, is_name};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-pub use self::broadcast::ClientBroadcast;
+pub use self::{
+    broadcast::ClientBroadcast,
+    event::ClientEvent,
+    presence::{ClientPresence, Follow, MAX_LISTED, PresenceAction},
+};
 use crate::{ErrorCode, Filter, FilterLimits, Ref, filter::ALLOCATION};
 
 /// Longest `ref`, in bytes of its JSON text.
@@ -109,6 +115,8 @@ pub struct Subscribe {
     pub cursor: Option<Cursor>,
     /// In which organization a name of the application is meant; absent: that of the socket.
     pub organization: Option<OrgId>,
+    /// What it wants to know of who is there; absent: nothing.
+    pub presence: Option<Follow>,
 }
 
 impl Subscribe {
@@ -138,6 +146,7 @@ impl Subscribe {
             tables: None,
             cursor: None,
             organization: None,
+            presence: None,
         }
     }
 }
@@ -179,6 +188,10 @@ pub enum ClientFrame {
     },
     /// Something for the others on a channel.
     Broadcast(Box<ClientBroadcast>),
+    /// Something for the application, or checked by it.
+    Event(Box<ClientEvent>),
+    /// Something about who is on a channel.
+    Presence(Box<ClientPresence>),
     /// A fresh token for the open socket.
     Token {
         /// Echoed in the reply.
@@ -202,6 +215,8 @@ impl std::fmt::Debug for ClientFrame {
             ClientFrame::Subscribe(subscribe) => subscribe.fmt(f),
             ClientFrame::Unsubscribe { channel, .. } => write!(f, "Unsubscribe({channel})"),
             ClientFrame::Broadcast(broadcast) => broadcast.fmt(f),
+            ClientFrame::Event(event) => event.fmt(f),
+            ClientFrame::Presence(presence) => presence.fmt(f),
             ClientFrame::Token { .. } => f.write_str("Token"),
             ClientFrame::Ping { .. } => f.write_str("Ping"),
             ClientFrame::Pong => f.write_str("Pong"),
@@ -279,6 +294,8 @@ struct RawSubscribe<'a> {
     cursor: Option<Cow<'a, str>>,
     #[serde(rename = "organizationId")]
     organization: Option<String>,
+    #[serde(borrow)]
+    presence: Option<presence::RawFollow<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -365,12 +382,20 @@ fn body(
             let broadcast = broadcast::read(text, reference)?;
             Ok(ClientFrame::Broadcast(Box::new(broadcast)))
         }
+        "event" => {
+            let event = event::read(text, reference)?;
+            Ok(ClientFrame::Event(Box::new(event)))
+        }
+        "presence" => {
+            let presence = presence::read(text, reference)?;
+            Ok(ClientFrame::Presence(Box::new(presence)))
+        }
         "ping" => Ok(ClientFrame::Ping { reference }),
         "pong" => Ok(ClientFrame::Pong),
         other => {
             let shown: String = other.chars().take(40).collect();
             let message = format!(
-                "`type` is `{shown}`; known are auth, subscribe, unsubscribe, broadcast, token, ping, pong"
+                "`type` is `{shown}`; known are auth, subscribe, unsubscribe, broadcast, event, presence, token, ping, pong"
             );
             Err(FrameError::new(ErrorCode::UnknownType, message))
         }
@@ -417,6 +442,10 @@ fn subscribe(
         tables,
         cursor,
         organization: organization(raw.organization)?,
+        presence: match raw.presence {
+            Some(raw) => raw.read()?,
+            None => None,
+        },
     })
 }
 
@@ -506,6 +535,12 @@ fn malformed(error: &serde_json::Error) -> FrameError {
     };
     let message: String = error.to_string().chars().take(200).collect();
     FrameError::new(code, message)
+}
+
+/// Whether any reader of JSON understands it: halves of characters are not looked for where JSON is only skipped,
+/// and nobody shall be able to send the others what ends theirs.
+pub(crate) fn is_sound(text: &str) -> bool {
+    !text.contains("\\u") || serde_json::from_str::<serde_json::Value>(text).is_ok()
 }
 
 /// Whether brackets outside strings nest deeper than `most`; cheap enough to run before any parsing.

@@ -88,6 +88,14 @@ table! {
         Refused = 320, "refused", "The application says no; `reason` is its own code, the message is its own.", false;
         ApplicationUnavailable = 321, "application_unavailable", "The application does not answer at the moment; try again.", true;
         ApplicationFailed = 322, "application_failed", "The application failed, or is not set up; its operator finds the reason in the log.", false;
+        UnknownEvent = 330, "unknown_event", "No client event of this name is defined for the channel.", false;
+        InvalidData = 331, "invalid_data", "The data of the client event is not what its definition wants; the message names the field.", false;
+        EventForbidden = 332, "event_forbidden", "The client event needs a role that you do not have.", false;
+        TooManyEvents = 333, "too_many_events", "As many client events of this socket as allowed have no answer yet; wait for some.", true;
+        PresenceOff = 340, "presence_off", "The channel has no members; its rule has to say presence => true.", false;
+        PresenceFull = 341, "presence_full", "As many are on this channel, or as many connections of this user, as allowed; try again later.", true;
+        StateTooLarge = 342, "state_too_large", "The state of a member is larger than allowed; send less.", false;
+        NotPresent = 343, "not_present", "This connection is not among the members of the channel; join first.", false;
         TooManySubscriptions = 400, "too_many_subscriptions", "This socket has as many subscriptions, or as large ones, as allowed; unsubscribe some first.", false;
         RateLimited = 401, "rate_limited", "Too many frames in a short time; slow down.", true;
         Overloaded = 402, "overloaded", "The service is at one of its limits; try again later.", true;

@@ -18,8 +18,9 @@ pub mod server;
 mod time;
 
 pub use client::{
-    Auth, ClientBroadcast, ClientFrame, Columns, Forms, FrameError, Limits, MAX_REF_BYTES, Mode,
-    Subscribe, TableSelection, deeper_than, parse,
+    Auth, ClientBroadcast, ClientEvent, ClientFrame, ClientPresence, Columns, Follow, Forms,
+    FrameError, Limits, MAX_LISTED, MAX_REF_BYTES, Mode, PresenceAction, Subscribe, TableSelection,
+    deeper_than, parse,
 };
 pub use codes::{CloseCode, ErrorCode};
 pub use cursor_list::CursorList;
