@@ -84,7 +84,7 @@ impl State {
         let conn = subscribed.map(|(conn, _)| conn).or(conns.first().copied());
         let identity = conn.map_or(&question.identity, |conn| &conn.about.identity);
         let remembered = self.remembered(question, identity);
-        let event = remembered.or(question.otherwise.as_ref());
+        let event = remembered.as_ref().or(question.otherwise.as_ref());
         let mut gates = Vec::new();
         let organization = self.organization_asked(question, event);
         gates.extend(self.membership(identity, organization.as_ref()));
@@ -126,7 +126,7 @@ impl State {
         gates.push(self.streams());
         Explained {
             event: event.map(|event| Judged {
-                cursor: remembered.map(|event| event.cursor),
+                cursor: remembered.as_ref().map(|event| event.cursor),
                 operation: event.op.as_str(),
                 organization: event.topic.organization().cloned(),
             }),
@@ -146,7 +146,7 @@ impl State {
     }
 
     /// The last event that is known of what is asked about.
-    fn remembered(&self, question: &Question, identity: &Identity) -> Option<&RoutedEvent> {
+    fn remembered(&self, question: &Question, identity: &Identity) -> Option<RoutedEvent> {
         let fits = |event: &RoutedEvent| match &question.table {
             _ if question.operation.is_some_and(|op| op != event.op) => false,
             None => true,

@@ -10,6 +10,7 @@
 
 mod caller;
 mod channels;
+mod chunk;
 mod classes;
 mod client_events;
 mod connection;
