@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rowcast_hub::{Hub, HubError, HubLimits, PresenceLimits, PresenceWork};
+use rowcast_hub::{Hub, HubError, HubLimits, Identity, PresenceLimits, PresenceWork};
 use rowcast_model::{
     Becomes, ChannelChange, ChannelRule, ClientEventChange, ClientEventRule, Handler, HubOp, OrgId,
     Revocation, Scope, UserId, Who,
