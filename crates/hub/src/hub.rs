@@ -78,6 +78,7 @@ impl Hub {
         let mut events = 0;
         let at = self.began.elapsed();
         let mut state = self.state.lock();
+        state.now = at;
         let mut ops = batch.ops.into_iter().peekable();
         while let Some(op) = ops.next() {
             match op {
@@ -194,6 +195,7 @@ impl Hub {
                 identity: identity.clone(),
                 welcomed: false,
                 subs: smallvec::SmallVec::new(),
+                guests: 0,
                 described: 0,
             }),
         });
@@ -209,6 +211,7 @@ impl Hub {
     /// called once the socket is gone; calling it again does nothing.
     pub fn disconnect(&self, connection: &Connection) {
         let mut state = self.state.lock();
+        state.dismiss(connection, None);
         let Some(conn) = state.conn(connection) else {
             return;
         };
@@ -241,7 +244,7 @@ impl Hub {
     ) -> Result<Subscribed, HubError> {
         let mut state = self.state.lock();
         state.now = self.began.elapsed();
-        let result = state.subscribe(connection, subscription);
+        let result = state.subscribe(connection, subscription, None);
         self.note_subscriptions(&state);
         drop(state);
         connection.pump();
@@ -322,7 +325,10 @@ impl Hub {
     /// # Errors
     /// [`HubError::UserChanged`] when it is of somebody else.
     pub fn renew(&self, connection: &Arc<Connection>, identity: Identity) -> Result<(), HubError> {
-        let result = self.state.lock().renew(connection, identity);
+        let mut state = self.state.lock();
+        state.now = self.began.elapsed();
+        let result = state.renew(connection, identity);
+        drop(state);
         connection.pump();
         result
     }
@@ -385,7 +391,7 @@ impl Hub {
             .inc_by(evicted.saturating_sub(metrics.evicted.get()));
     }
 
-    fn note_subscriptions(&self, state: &State) {
+    pub(crate) fn note_subscriptions(&self, state: &State) {
         let count = i64::try_from(state.subs.len()).unwrap_or(i64::MAX);
         self.shared.metrics.subscriptions.set(count);
         let described = i64::try_from(state.described).unwrap_or(i64::MAX);

@@ -8,6 +8,7 @@
 //!
 //! Locks, in this order and never across an await: the press (one publisher), the state, an outbox.
 
+mod authorize;
 mod caller;
 mod channels;
 mod classes;
@@ -15,6 +16,7 @@ mod connection;
 mod direct;
 mod directory;
 mod error;
+mod grants;
 mod history;
 mod hub;
 mod identity;
@@ -23,6 +25,7 @@ mod limits;
 mod membership;
 mod metrics;
 mod outbox;
+mod pass;
 mod publish;
 mod recovery;
 mod replay;
@@ -36,12 +39,15 @@ mod state;
 mod stream;
 mod subscribe;
 mod topics;
+mod verdict;
 
+pub use authorize::{Asked, Ticket};
 pub use caller::KeptClaims;
 pub use connection::{Connection, Work};
 pub use direct::{Relay, Sent};
 pub use directory::ApiKey;
-pub use error::HubError;
+pub use error::{HubError, ask_error_code, ask_error_frame};
+pub use grants::ShownGrant;
 pub use hub::{Hub, Subscribed};
 pub use identity::{Auth, Grant, Identity, may_see, view};
 pub use limits::HubLimits;

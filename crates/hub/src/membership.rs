@@ -121,7 +121,11 @@ impl State {
         if !same_kind || conn.about.identity.user != identity.user {
             return Err(HubError::UserChanged);
         }
+        let same_claims = conn.about.identity.claims == identity.claims;
         conn.about.identity = identity;
+        if !same_claims {
+            self.ask_again(connection.slot);
+        }
         self.regrant_all(connection.slot, &mut |conn, frame| {
             conn.connection.queue(frame);
         });

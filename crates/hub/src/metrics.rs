@@ -31,6 +31,7 @@ pub(crate) struct Metrics {
     pub replay_waits: Counter,
     pub recoveries: Counter,
     resyncs: Family<[(&'static str, String); 1], Counter>,
+    authorizations: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
 impl Metrics {
@@ -56,6 +57,7 @@ impl Metrics {
             replay_waits: Counter::default(),
             recoveries: Counter::default(),
             resyncs: Family::default(),
+            authorizations: Family::default(),
         };
         registry.register_with_unit(
             "commit_to_socket",
@@ -154,7 +156,19 @@ impl Metrics {
             "Subscriptions told to read everything again, by reason",
             metrics.resyncs.clone(),
         );
+        registry.register(
+            "hub_authorizations",
+            "What the application, or a grant of it, did to those who want on a channel or are on one, by outcome",
+            metrics.authorizations.clone(),
+        );
         metrics
+    }
+
+    /// Something was decided about somebody on an authorized channel.
+    pub(crate) fn authorized(&self, outcome: &'static str) {
+        self.authorizations
+            .get_or_create(&[("outcome", outcome)])
+            .inc();
     }
 
     /// A subscription was told to read everything again.

@@ -31,8 +31,8 @@ pub use application::{
     MAX_SENTENCE_BYTES, Method, Question, Refusal,
 };
 pub use channel_rule::{
-    ArgumentError, Arguments, ChannelChange, ChannelRule, NamespaceChange, PARAMETER_BYTES,
-    ParameterKind, Revocation, Scope, Who,
+    Admits, ArgumentError, Arguments, Authorizer, ChannelChange, ChannelRule, NamespaceChange,
+    PARAMETER_BYTES, ParameterKind, Revocation, Scope, Who,
 };
 pub use cursor::{Cursor, CursorError, Epoch};
 pub use ids::{Channel, ChannelError, OrgId, Role, UserId};

@@ -84,6 +84,8 @@ table! {
         Refused = 320, "refused", "The application says no; `reason` is its own code, the message is its own.", false;
         ApplicationUnavailable = 321, "application_unavailable", "The application does not answer at the moment; try again.", true;
         ApplicationFailed = 322, "application_failed", "The application failed, or is not set up; its operator finds the reason in the log.", false;
+        GrantInvalid = 323, "grant_invalid", "The channel wants a grant of the application: none was sent, it is not signed by it, or it is for another channel, user or organization.", false;
+        GrantExpired = 324, "grant_expired", "The grant has ended, or access was revoked since; get another one from the application.", false;
         TooManySubscriptions = 400, "too_many_subscriptions", "This socket has as many subscriptions, or as large ones, as allowed; unsubscribe some first.", false;
         RateLimited = 401, "rate_limited", "Too many frames in a short time; slow down.", true;
         Overloaded = 402, "overloaded", "The service is at one of its limits; try again later.", true;
