@@ -27,7 +27,8 @@ use crate::{
     SocketLimits,
     admission::Admission,
     arrivals::Arrivals,
-    auth::Verifier,
+    auth::{Grants, Verifier},
+    authorizing,
     broadcast::{self, Broadcasts},
     http,
     ws::{self, Incoming, Shared},
@@ -87,7 +88,8 @@ pub async fn serve(
     let shared = Arc::new(Shared {
         hub: hub.clone(),
         verifier: Verifier::new(&config.auth)?,
-        application: services.application,
+        application: services.application.clone(),
+        grants: Grants::new(&config.grants)?,
         limits: config.limits,
         origins: config.allowed_origins,
         admission: Arc::new(Admission::default()),
@@ -109,6 +111,11 @@ pub async fn serve(
         .merge(broadcast::routes(broadcasts))
         .merge(socket)
         .merge(services.extra);
+    listeners.spawn(authorizing::run(
+        hub.clone(),
+        services.application,
+        stopping.clone(),
+    ));
     let (public_listener, public_address) = listen(config.public)?;
     let (internal_listener, internal_address) = listen(config.internal)?;
     let arrivals = Arrivals::new(

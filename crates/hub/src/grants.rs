@@ -10,6 +10,9 @@ use rowcast_model::{OrgId, Topic, UserId};
 
 use crate::{HubError, pass::Yes, state::Map};
 
+/// Seconds by which the clock of the application may be ahead.
+const CLOCKS: u64 = 60;
+
 /// A grant whose signature was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShownGrant {
@@ -132,7 +135,8 @@ impl Revocations {
         let left = shown.expires_at.saturating_sub(now);
         let oldest = now.saturating_sub(keep.as_secs());
         let known = self.since.is_some_and(|since| shown.issued_at > since);
-        if left == 0 || shown.issued_at < oldest || !known {
+        let early = shown.issued_at > now.saturating_add(CLOCKS);
+        if early || left == 0 || shown.issued_at < oldest || !known {
             return Err(HubError::GrantOver);
         }
         if let Some(revoked) = self.by_topic.get(topic) {
@@ -204,6 +208,10 @@ mod tests {
             Err("grant_invalid")
         );
         assert_eq!(check(&known, good(), None, 1000), Err("grant_invalid"));
+        assert_eq!(
+            check(&known, good(), Some("anna"), 939),
+            Err("grant_expired")
+        );
         let other = |change: fn(&mut ShownGrant)| {
             let mut other = good();
             change(&mut other);

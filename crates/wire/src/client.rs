@@ -2,6 +2,7 @@
 //! a numbered error that names the field, and never panics.
 
 mod broadcast;
+mod grant;
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -9,7 +10,7 @@ use rowcast_model::{Channel, Cursor, MAX_ID_BYTES, OrgId, is_name};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-pub use self::broadcast::ClientBroadcast;
+pub use self::{broadcast::ClientBroadcast, grant::GrantText};
 use crate::{ErrorCode, Filter, FilterLimits, Ref, filter::ALLOCATION};
 
 /// Longest `ref`, in bytes of its JSON text.
@@ -109,6 +110,8 @@ pub struct Subscribe {
     pub cursor: Option<Cursor>,
     /// In which organization a name of the application is meant; absent: that of the socket.
     pub organization: Option<OrgId>,
+    /// What the application has signed, for the channels that take that.
+    pub grant: Option<GrantText>,
 }
 
 impl Subscribe {
@@ -138,6 +141,7 @@ impl Subscribe {
             tables: None,
             cursor: None,
             organization: None,
+            grant: None,
         }
     }
 }
@@ -279,6 +283,8 @@ struct RawSubscribe<'a> {
     cursor: Option<Cow<'a, str>>,
     #[serde(rename = "organizationId")]
     organization: Option<String>,
+    #[serde(borrow)]
+    grant: Option<Cow<'a, str>>,
 }
 
 #[derive(Deserialize)]
@@ -417,6 +423,7 @@ fn subscribe(
         tables,
         cursor,
         organization: organization(raw.organization)?,
+        grant: raw.grant.as_deref().map(grant::read).transpose()?,
     })
 }
 

@@ -5,6 +5,7 @@
 
 mod api_key;
 mod claims;
+mod grant;
 mod jwks;
 mod keys;
 
@@ -14,6 +15,8 @@ use rowcast_hub::{Hub, Identity};
 use rowcast_wire::{ErrorCode, server::AuthMethod};
 
 use crate::{AuthConfig, GatewayError};
+
+pub(crate) use grant::Grants;
 
 use claims::{Claims, Rules};
 use jwks::Jwks;

@@ -20,7 +20,9 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Application, Readiness, SocketLimits, admission::Admission, auth::Verifier,
+    Application, Readiness, SocketLimits,
+    admission::Admission,
+    auth::{Grants, Verifier},
     metrics::GatewayMetrics,
 };
 
@@ -31,6 +33,7 @@ pub(crate) struct Shared {
     /// Asks the application; `None`: there is nobody to ask.
     #[expect(dead_code, reason = "client events ask it")]
     pub application: Option<Arc<dyn Application>>,
+    pub grants: Grants,
     pub limits: SocketLimits,
     pub origins: Vec<String>,
     pub admission: Arc<Admission>,

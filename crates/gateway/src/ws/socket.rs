@@ -302,7 +302,21 @@ async fn handle(
         ClientFrame::Subscribe(mut subscribe) => {
             subscribe.organization = subscribe.organization.or_else(|| Some(home.clone()));
             let reference = subscribe.reference.clone();
-            if let Err(error) = shared.hub.subscribe(connection, *subscribe) {
+            let grant = subscribe.grant.take();
+            let shown = match grant.map(|grant| shared.grants.verify(grant.expose())) {
+                None => None,
+                Some(Ok(shown)) => Some(shown),
+                Some(Err(refused)) => {
+                    shared.metrics.error(refused.code);
+                    connection.send(server::error(
+                        reference.as_ref(),
+                        refused.code,
+                        refused.message,
+                    ));
+                    return session.refused();
+                }
+            };
+            if let Err(error) = shared.hub.request(connection, *subscribe, shown) {
                 answer(reference.as_ref(), &error);
                 return session.refused();
             }
