@@ -1,5 +1,7 @@
 //! MISSION lines, named by their ids; each test cites what it shows.
 
+mod authorized;
+mod authorized_webhooks;
 mod broadcast;
 mod channels;
 mod masks;
