@@ -53,6 +53,9 @@ BEGIN
     EXECUTE format('GRANT EXECUTE ON FUNCTION rowcast.note_slot(text, boolean, text, integer), rowcast.note_position(bigint), rowcast.maintain(),'
         ' rowcast.sync_publication(), rowcast.check() TO %I', role_name);
     EXECUTE format('GRANT SELECT ON rowcast.channels, rowcast.event_namespaces TO %I', role_name);
+    IF to_regclass('rowcast.client_events') IS NOT NULL THEN
+        EXECUTE format('GRANT SELECT ON rowcast.client_events TO %I', role_name);
+    END IF;
     PERFORM rowcast.grant_sender(role_name);
     INSERT INTO rowcast.service_roles (role_name) VALUES (grant_service.role_name) ON CONFLICT DO NOTHING;
     PERFORM rowcast.grant_memberships(role_name);
@@ -66,6 +69,9 @@ BEGIN
     EXECUTE format('GRANT USAGE, CREATE ON SCHEMA rowcast TO %I', role_name);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON rowcast.tables, rowcast.memberships, rowcast.membership_source,'
         ' rowcast.api_keys, rowcast.problems, rowcast.gone, rowcast.channels, rowcast.event_namespaces TO %I', role_name);
+    IF to_regclass('rowcast.client_events') IS NOT NULL THEN
+        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON rowcast.client_events TO %I', role_name);
+    END IF;
     EXECUTE format('GRANT SELECT ON rowcast.slots, rowcast.service_roles TO %I', role_name);
     EXECUTE format('GRANT SELECT, INSERT ON public.realtime_table_events TO %I', role_name);
     EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA rowcast TO %I', role_name);

@@ -71,6 +71,7 @@ CREATE TABLE IF NOT EXISTS rowcast.channels (
     roles      text[] NOT NULL DEFAULT '{}',
     scope      text NOT NULL DEFAULT 'organization',
     relay      boolean NOT NULL DEFAULT false,
+    presence   boolean NOT NULL DEFAULT false,
     events     text[],
     parameters jsonb NOT NULL DEFAULT '{}',
     -- What the trigger below works out of the pattern. (A generated column would not do: PostgreSQL 18 refuses
@@ -93,7 +94,8 @@ ALTER TABLE rowcast.channels ADD COLUMN IF NOT EXISTS authorizer text, ADD COLUM
     ADD COLUMN IF NOT EXISTS ttl_seconds integer NOT NULL DEFAULT 300, ADD COLUMN IF NOT EXISTS grants boolean NOT NULL DEFAULT false;
 ALTER TABLE rowcast.channels DROP CONSTRAINT IF EXISTS channels_rule_check;
 ALTER TABLE rowcast.channels ADD CONSTRAINT channels_rule_check CHECK (rule IN ('public', 'user', 'tenant', 'role', 'authorized'));
-DROP FUNCTION IF EXISTS rowcast.define_channel(text, text, text, text[], text, boolean, text[], jsonb);
+-- Where the table is older than these columns.
+ALTER TABLE rowcast.channels ADD COLUMN IF NOT EXISTS presence boolean NOT NULL DEFAULT false;
 
 CREATE OR REPLACE FUNCTION rowcast.fill_channel() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -404,17 +406,13 @@ END $$;
 
 -- Defining ------------------------------------------------------------------------------------------------
 
-CREATE OR REPLACE FUNCTION rowcast.define_channel(
-    pattern text, rule text, parameter text DEFAULT NULL, roles text[] DEFAULT '{}', scope text DEFAULT NULL,
-    relay boolean DEFAULT false, events text[] DEFAULT NULL, parameters jsonb DEFAULT '{}',
-    authorizer regproc DEFAULT NULL, webhook text DEFAULT NULL, ttl_seconds integer DEFAULT 300, grants boolean DEFAULT false
-) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+-- The names of the parameters of a pattern, if it is one.
+CREATE OR REPLACE FUNCTION rowcast.check_pattern(pattern text) RETURNS text[]
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
     names text[];
-    other record;
     bad   text;
-    asked text;
 BEGIN
     PERFORM rowcast.check_name('the pattern', pattern, 255);
     IF cardinality(string_to_array(pattern, ':')) > 16 THEN
@@ -436,6 +434,25 @@ BEGIN
         RAISE EXCEPTION 'a parameter stands in the pattern "%" twice', pattern USING ERRCODE = 'invalid_parameter_value',
             HINT = 'Give each its own name.';
     END IF;
+    RETURN names;
+END $$;
+
+DROP FUNCTION IF EXISTS rowcast.define_channel(text, text, text, text[], text, boolean, text[], jsonb);
+DROP FUNCTION IF EXISTS rowcast.define_channel(text, text, text, text[], text, boolean, text[], jsonb, boolean);
+CREATE OR REPLACE FUNCTION rowcast.define_channel(
+    pattern text, rule text, parameter text DEFAULT NULL, roles text[] DEFAULT '{}', scope text DEFAULT NULL,
+    relay boolean DEFAULT false, events text[] DEFAULT NULL, parameters jsonb DEFAULT '{}',
+    presence boolean DEFAULT false,
+    authorizer regproc DEFAULT NULL, webhook text DEFAULT NULL, ttl_seconds integer DEFAULT 300, grants boolean DEFAULT false
+) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_variable
+DECLARE
+    names text[];
+    other record;
+    bad   text;
+    asked text;
+BEGIN
+    names := rowcast.check_pattern(pattern);
     FOR other IN SELECT c.pattern AS it FROM rowcast.channels c
                  WHERE c.pattern <> pattern AND rowcast.pattern_overlap(pattern, c.pattern) = 'ambiguous' LOOP
         RAISE EXCEPTION 'some names fit both "%" and "%", and neither is the more specific', pattern, other.it
@@ -506,15 +523,15 @@ BEGIN
     END IF;
     PERFORM rowcast.check_name('each of events', e, 128) FROM unnest(events) e;
 
-    INSERT INTO rowcast.channels AS c (pattern, rule, parameter, roles, scope, relay, events, parameters, authorizer, webhook, ttl_seconds, grants)
-    VALUES (pattern, rule, parameter, roles, scope, coalesce(relay, false), events, coalesce(parameters, '{}'), asked, webhook,
+    INSERT INTO rowcast.channels AS c (pattern, rule, parameter, roles, scope, relay, presence, events, parameters, authorizer, webhook, ttl_seconds, grants)
+    VALUES (pattern, rule, parameter, roles, scope, coalesce(relay, false), coalesce(presence, false), events, coalesce(parameters, '{}'), asked, webhook,
         coalesce(ttl_seconds, 300), coalesce(grants, false))
     ON CONFLICT ON CONSTRAINT channels_pkey DO UPDATE SET rule = excluded.rule, parameter = excluded.parameter, roles = excluded.roles,
-        scope = excluded.scope, relay = excluded.relay, events = excluded.events, parameters = excluded.parameters,
+        scope = excluded.scope, relay = excluded.relay, presence = excluded.presence, events = excluded.events, parameters = excluded.parameters,
         authorizer = excluded.authorizer, webhook = excluded.webhook, ttl_seconds = excluded.ttl_seconds, grants = excluded.grants;
 END $$;
-COMMENT ON FUNCTION rowcast.define_channel(text, text, text, text[], text, boolean, text[], jsonb, regproc, text, integer, boolean) IS
-    'Says who may be on the channels whose names fit a pattern, and what may be sent there.';
+COMMENT ON FUNCTION rowcast.define_channel(text, text, text, text[], text, boolean, text[], jsonb, boolean, regproc, text, integer, boolean) IS
+    'Says who may be on the channels whose names fit a pattern, what may be sent there, and whether they see who is there.';
 
 CREATE OR REPLACE FUNCTION rowcast.drop_channel(pattern text) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

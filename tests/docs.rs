@@ -80,6 +80,8 @@ fn frames_of_the_protocol_page_are_understood() {
             ClientFrame::Subscribe(_) => "subscribe",
             ClientFrame::Unsubscribe { .. } => "unsubscribe",
             ClientFrame::Broadcast(_) => "broadcast",
+            ClientFrame::Event(_) => "event",
+            ClientFrame::Presence(_) => "presence",
             ClientFrame::Token { .. } => "token",
             ClientFrame::Ping { .. } => "ping",
             ClientFrame::Pong => "pong",
@@ -87,7 +89,7 @@ fn frames_of_the_protocol_page_are_understood() {
     }
     assert_eq!(
         kinds.len(),
-        7,
+        9,
         "every frame of a client is shown: {kinds:?}"
     );
 
@@ -100,7 +102,7 @@ fn frames_of_the_protocol_page_are_understood() {
             cursor.parse::<rowcast_model::Cursor>().unwrap();
         }
     }
-    let all = "ack auth_success broadcast commit data error goodbye invalidate membership ping pong position postgres_changes recovered resync status subscribed token_refreshed unsubscribed";
+    let all = "ack auth_success broadcast closed commit data error event_reply goodbye invalidate membership ping pong position postgres_changes presence presence_count presence_diff presence_list presence_state recovered resync status subscribed token_refreshed unsubscribed";
     assert_eq!(kinds, all.split(' ').map(str::to_owned).collect());
 }
 

@@ -1,6 +1,6 @@
 //! What is run, and what has to hold for any input.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -13,7 +13,8 @@ use rowcast_model::{
 };
 use rowcast_routing::{Catalog, Router, TableRule, json::write_value};
 use rowcast_source::pgoutput::{self, Message};
-use rowcast_wire::{Auth, ClientFrame, Filter, FilterLimits, Limits, Operand};
+use rowcast_wire::{Auth, ClientFrame, Filter, FilterLimits, Limits, Operand, PresenceAction};
+use serde::de::IgnoredAny;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -62,6 +63,8 @@ fn with_another_token(frame: &ClientFrame) -> Option<ClientFrame> {
         ClientFrame::Subscribe(_)
         | ClientFrame::Unsubscribe { .. }
         | ClientFrame::Broadcast(_)
+        | ClientFrame::Presence(_)
+        | ClientFrame::Event(_)
         | ClientFrame::Ping { .. }
         | ClientFrame::Pong => return None,
     };
@@ -80,6 +83,15 @@ fn fuzz_client_frames() {
             Ok(frame) => {
                 assert!(input.len() <= limits.frame_bytes);
                 let shown = format!("{frame:?}");
+                // What others are told as it is.
+                if let ClientFrame::Presence(presence) = &frame
+                    && let PresenceAction::Join(state) | PresenceAction::Update(state) =
+                        &presence.action
+                {
+                    let members: BTreeMap<String, IgnoredAny> =
+                        serde_json::from_slice(state).expect("a state is a JSON object");
+                    assert!(members.len() <= state.len());
+                }
                 // The text of a token may stand in a channel's name too: what is shown must not
                 // depend on the token.
                 if let Some(other) = with_another_token(&frame) {

@@ -2,10 +2,12 @@
 
 pub mod browser;
 pub mod client;
+pub mod events;
 pub mod fixture;
 pub mod http;
 pub mod json;
 pub mod postgres;
+pub mod present;
 pub mod rng;
 pub mod server;
 pub mod token;

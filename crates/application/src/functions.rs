@@ -32,6 +32,7 @@ const MARGIN: Duration = Duration::from_millis(100);
 /// The role is the transaction's own from here on, as with SET LOCAL ROLE.
 const BECOME: &str = "SELECT set_config('statement_timeout', $1, true), set_config('request.jwt.claims', $2, true), \
     set_config('rowcast.user_id', $3, true), set_config('rowcast.organization_id', $4, true), \
+    set_config('rowcast.organization', $4, true), \
     set_config('role', $5, true)";
 
 /// Calls functions.

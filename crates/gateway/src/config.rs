@@ -101,6 +101,10 @@ pub struct SocketLimits {
     pub broadcasts_per_second: u32,
     /// Broadcasts it may send at once.
     pub broadcasts_burst: u32,
+    /// Client events of one socket that have no answer yet.
+    pub client_events: usize,
+    /// What client events of all sockets may take, in bytes, that have no answer yet.
+    pub client_events_bytes: usize,
     /// Refused frames after which the socket is closed.
     pub bad_frames: u32,
     /// A socket is told its position so often.
@@ -128,6 +132,8 @@ impl Default for SocketLimits {
             frames_burst: 200,
             broadcasts_per_second: 20,
             broadcasts_burst: 60,
+            client_events: 32,
+            client_events_bytes: 32 << 20,
             bad_frames: 20,
             position_interval: Duration::from_secs(8),
             goodbye_spread: Duration::from_secs(10),

@@ -18,6 +18,8 @@ mod metrics;
 mod network;
 mod server;
 pub mod session;
+mod sse;
+mod takeover;
 mod ws;
 
 pub use application::Application;
@@ -29,3 +31,4 @@ pub use http::Readiness;
 pub use metrics::GatewayMetrics;
 pub use network::{Network, NotANetwork};
 pub use server::{Gateway, HEAD_BYTES, INTERNAL_CONNECTIONS, Services, serve};
+pub use ws::event::{COUNTED_BYTES, COUNTED_USERS};

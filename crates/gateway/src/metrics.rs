@@ -13,11 +13,18 @@ pub(crate) struct Reason {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
 /// Counters of the gateway.
 #[derive(Clone, Debug, Default)]
 pub struct GatewayMetrics {
-    /// Sockets open now.
+    /// Sockets open now, and event streams.
     pub(crate) sockets: Gauge,
+    /// Event streams among them.
+    pub(crate) streams: Gauge,
     handshakes: Family<Reason, Counter>,
     refused: Family<Reason, Counter>,
     closes: Family<Reason, Counter>,
@@ -32,6 +39,9 @@ pub struct GatewayMetrics {
     /// Messages that applications said over HTTP.
     pub(crate) broadcast_messages: Counter,
     kept_answers: Gauge,
+    client_events: Family<Outcome, Counter>,
+    /// Bytes of client events that have no answer yet.
+    pub(crate) waiting_events: Gauge,
 }
 
 impl GatewayMetrics {
@@ -40,12 +50,17 @@ impl GatewayMetrics {
         let metrics = GatewayMetrics::default();
         registry.register(
             "sockets",
-            "Open WebSocket connections",
+            "Open WebSocket connections and event streams",
             metrics.sockets.clone(),
         );
         registry.register(
+            "event_streams",
+            "Event streams among the open sockets",
+            metrics.streams.clone(),
+        );
+        registry.register(
             "handshakes",
-            "WebSocket handshakes by outcome",
+            "WebSocket handshakes and requests for event streams by outcome",
             metrics.handshakes.clone(),
         );
         registry.register(
@@ -100,7 +115,22 @@ impl GatewayMetrics {
             Unit::Bytes,
             metrics.kept_answers.clone(),
         );
+        registry.register(
+            "client_events",
+            "Events of clients by what became of them",
+            metrics.client_events.clone(),
+        );
+        registry.register_with_unit(
+            "client_events_waiting",
+            "Bytes of events of clients that have no answer yet",
+            Unit::Bytes,
+            metrics.waiting_events.clone(),
+        );
         metrics
+    }
+
+    pub(crate) fn client_event(&self, outcome: &'static str) {
+        self.client_events.get_or_create(&Outcome { outcome }).inc();
     }
 
     pub(crate) fn broadcast(&self, reason: &'static str) {

@@ -7,7 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, routing::get};
+use axum::{
+    Router,
+    routing::{any, get},
+};
+use hyper::{
+    Request,
+    body::Incoming,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -30,8 +38,9 @@ use crate::{
     auth::{Grants, Verifier},
     authorizing,
     broadcast::{self, Broadcasts},
-    http,
-    ws::{self, Incoming, Shared},
+    http, sse,
+    takeover::Takeover,
+    ws::{self, Shared},
 };
 
 /// Largest head of a request, in bytes.
@@ -97,14 +106,19 @@ pub async fn serve(
         ready: ready.clone(),
         stopping: stopping.clone(),
         sockets: sockets.clone(),
-        incoming: Arc::new(Incoming {
+        incoming: Arc::new(ws::Incoming {
             limit: limits.incoming_bytes,
             used: metrics.incoming.clone(),
         }),
         turns: ws::Turns::default(),
+        events: ws::Events::new(Arc::new(ws::Incoming {
+            limit: limits.client_events_bytes,
+            used: metrics.waiting_events.clone(),
+        })),
     });
     let socket = Router::new()
         .route("/realtime/v1/websocket", get(ws::upgrade))
+        .route("/realtime/v1/events", any(sse::events))
         .with_state(shared);
     let public = Router::new()
         .route("/healthz", get(http::healthz))
@@ -246,15 +260,20 @@ async fn serve_connection(
     stopping: CancellationToken,
 ) -> Result<(), &'static str> {
     let _ = stream.set_nodelay(true);
-    let connection = hyper::server::conn::http1::Builder::new()
+    let takeover = Takeover::default();
+    let (takes, router) = (takeover.clone(), TowerToHyperService::new(router));
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(takes.clone());
+        router.call(request)
+    });
+    let mut connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(HEAD_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
     tokio::select! {
-        result = connection.as_mut() => {
+        result = &mut connection => {
             let Err(error) = result else { return Ok(()) };
             tracing::debug!(%error, "an HTTP connection ended early");
             match () {
@@ -264,8 +283,14 @@ async fn serve_connection(
                 () => Ok(()),
             }
         }
+        heir = takeover.taken() => {
+            if let Some(parts) = connection.into_parts() {
+                heir(parts.io.into_inner());
+            }
+            Ok(())
+        }
         () = stopping.cancelled() => {
-            connection.as_mut().graceful_shutdown();
+            Pin::new(&mut connection).graceful_shutdown();
             let _ = tokio::time::timeout(Duration::from_secs(2), connection).await;
             Ok(())
         }

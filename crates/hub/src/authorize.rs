@@ -500,6 +500,7 @@ impl State {
             }
             Then::Resumes => {
                 self.metrics.authorized("resumed");
+                self.rouse_seat(id);
                 connection.note_replay(true);
                 Some(connection)
             }
@@ -558,6 +559,7 @@ impl State {
                 Some(Then::Stays | Then::Resumes) => {}
             }
         }
+        self.revoke_lost(&topic);
     }
 
     /// Notes a revocation for grants that clients bring.
@@ -580,6 +582,7 @@ impl State {
 
     /// Nothing more is delivered from here on; what comes is told from the history, if it may be.
     fn pause(&mut self, id: SubId) {
+        self.rest_seat(id);
         let position = self.position();
         let Some(sub) = self.subs.get(id as usize) else {
             return;

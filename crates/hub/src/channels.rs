@@ -188,6 +188,7 @@ impl State {
     pub(crate) fn change_channel(&mut self, change: &ChannelChange, stage: &mut Stage) {
         self.channels.set(change);
         self.admit_again(stage);
+        self.close_rooms(stage);
     }
 
     /// All rules are void but these: who may stay notices nothing.
@@ -197,6 +198,7 @@ impl State {
             self.channels.set(change);
         }
         self.admit_again(stage);
+        self.close_rooms(stage);
     }
 
     /// Takes those off their channels whom the rules no longer let in.
@@ -254,6 +256,7 @@ mod tests {
             who: Who::Public,
             scope: Scope::Global,
             relay: false,
+            presence: false,
             events: None,
         })
     }

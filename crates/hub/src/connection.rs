@@ -2,7 +2,10 @@
 
 use std::{
     io::{self, IoSlice},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -45,6 +48,8 @@ pub struct Connection {
     bell: Notify,
     outbox: Mutex<Outbox>,
     shared: Arc<Shared>,
+    /// The client gave a sign of life since somebody looked.
+    heard: AtomicBool,
 }
 
 impl Connection {
@@ -56,12 +61,32 @@ impl Connection {
             bell: Notify::new(),
             outbox: Mutex::default(),
             shared,
+            heard: AtomicBool::new(true),
         }
     }
 
     /// The number of this connection in this process, never used twice.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// The client gave a sign of life. Costs nothing.
+    pub fn note_heard(&self) {
+        self.heard.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it did since [`Connection::forget_heard`].
+    pub(crate) fn was_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn forget_heard(&self) {
+        self.heard.store(false, Ordering::Relaxed);
+    }
+
+    /// Has the task of the socket look what there is to do.
+    pub(crate) fn wake_task(&self) {
+        self.bell.notify_one();
     }
 
     /// Waits until there may be something to do; see [`Connection::work`]. One task at a time.
@@ -139,6 +164,11 @@ impl Connection {
     /// Why the connection is closed, if it is.
     pub fn closed(&self) -> Option<CloseCode> {
         self.outbox.lock().closed()
+    }
+
+    /// Bytes that wait for it.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.outbox.lock().waiting_bytes()
     }
 
     /// Queues a frame without writing: it leaves in front of the next one that is sent, such as the

@@ -10,9 +10,9 @@ use std::{cmp::Ordering, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::MutexGuard;
-use rowcast_model::{Audience, Channel, Cursor, Message, OrgId, RoutedEvent, Says, Sender, Topic};
+use rowcast_model::{Audience, Channel, Cursor, Message, OrgId, RoutedEvent, Says, Topic};
 
-use crate::{Auth, Connection, Hub, HubError, Identity, hub::now, stage::Stage, state::State};
+use crate::{Connection, Hub, HubError, Identity, hub::now, stage::Stage, state::State};
 
 /// What became of one direct event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,15 +130,23 @@ impl Hub {
         let identity = conn.about.identity.clone();
         let topic = state.may_relay(connection, &identity, relay)?;
         drop(state);
+        let (event, payload) = (relay.event.clone(), relay.payload.clone());
+        let except = (!relay.to_self).then_some(connection);
+        self.pass_on(identity, topic, event, payload, except)
+    }
+
+    /// Says on a channel what somebody sent who may.
+    pub(crate) fn pass_on(
+        &self,
+        identity: Identity,
+        topic: Topic,
+        event: Arc<str>,
+        payload: Bytes,
+        except: Option<&Connection>,
+    ) -> Result<Sent, HubError> {
         let message = Message {
-            says: Says::Broadcast {
-                event: relay.event.clone(),
-                payload: relay.payload.clone(),
-            },
-            sender: Some(match &identity.auth {
-                Auth::Session { .. } => Sender::User(identity.user),
-                Auth::ApiKey { id } => Sender::ApiKey(id.clone()),
-            }),
+            says: Says::Broadcast { event, payload },
+            sender: Some(identity.sender()),
         };
         let mut events = vec![RoutedEvent::message(
             Cursor::NOWHERE,
@@ -147,7 +155,6 @@ impl Hub {
             Audience::default(),
             Arc::new(message),
         )];
-        let except = (!relay.to_self).then_some(connection);
         let sent = self.say(&mut events, except)?;
         sent.first().copied().ok_or(HubError::NotReady)
     }

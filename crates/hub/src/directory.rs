@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
-use rowcast_model::{KeyChange, MembershipChange, OrgId, Role, UserId};
+use rowcast_model::{KeyChange, MembershipChange, OrgId, Role, Topic, UserId};
 use smallvec::SmallVec;
 
 use crate::{Auth, Grant, Identity};
@@ -95,6 +95,17 @@ impl Directory {
                     roles,
                 })
             }
+        }
+    }
+
+    /// What somebody is where a personal event is: in its organization, or himself.
+    pub(crate) fn grant_for(&self, identity: &Identity, topic: &Topic) -> Option<Grant> {
+        match topic.organization() {
+            Some(organization) => self.grant(identity, organization),
+            None => Some(Grant {
+                user: Some(identity.user.clone()),
+                ..Grant::default()
+            }),
         }
     }
 

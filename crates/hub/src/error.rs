@@ -105,6 +105,37 @@ pub enum HubError {
         "the event `{0}` is not declared; see rowcast.declare_events and the events of the channel"
     )]
     Undeclared(Arc<str>),
+    /// Clients may not send this event there.
+    #[error(
+        "no client event `{event}` is defined for the channel `{channel}`; define it: SELECT rowcast.define_client_event(...)"
+    )]
+    NoSuchEvent {
+        /// The event.
+        event: Arc<str>,
+        /// The name of the channel.
+        channel: Arc<str>,
+    },
+    /// The sender has none of the roles that the event needs.
+    #[error("the client event `{0}` needs a role that you do not have")]
+    EventForbidden(Arc<str>),
+    /// The channel has no members.
+    #[error("the channel `{0}` has no members; its rule has to say presence => true")]
+    NoPresence(Channel),
+    /// As many connections are on the channel as may be.
+    #[error("there are {0} connections on this channel, as many as allowed; try again later")]
+    ChannelFull(usize),
+    /// As many connections of this user are on the channel as may be.
+    #[error("{0} of your connections are on this channel, as many as allowed; close one first")]
+    FullOfUser(usize),
+    /// The members of all channels take as much memory as they may.
+    #[error("the service keeps as many members of channels as allowed; try again later")]
+    PresenceFull,
+    /// A state that is too large.
+    #[error("the state may have {0} bytes; send less")]
+    StateTooLarge(usize),
+    /// A state of somebody who is not there.
+    #[error("this connection is not among the members of `{0}`; join first")]
+    NotPresent(Channel),
     /// The log was not read up to the present yet.
     #[error("the service is not streaming yet; try again")]
     NotReady,
@@ -144,6 +175,13 @@ impl HubError {
             HubError::GrantOver => ErrorCode::GrantExpired,
             HubError::NoRelay(_) => ErrorCode::SendForbidden,
             HubError::Undeclared(_) => ErrorCode::UndeclaredEvent,
+            HubError::NoSuchEvent { .. } => ErrorCode::UnknownEvent,
+            HubError::EventForbidden(_) => ErrorCode::EventForbidden,
+            HubError::NoPresence(_) => ErrorCode::PresenceOff,
+            HubError::ChannelFull(_) | HubError::FullOfUser(_) => ErrorCode::PresenceFull,
+            HubError::PresenceFull => ErrorCode::Overloaded,
+            HubError::StateTooLarge(_) => ErrorCode::StateTooLarge,
+            HubError::NotPresent(_) => ErrorCode::NotPresent,
             HubError::NotReady | HubError::Busy => ErrorCode::NotReady,
             HubError::NotSubscribed(_) => ErrorCode::NotSubscribed,
             HubError::UserChanged => ErrorCode::UserChanged,

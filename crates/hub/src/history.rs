@@ -290,6 +290,25 @@ impl History {
             .unwrap_or(self.floor)
     }
 
+    /// The last event of these topics that fits, and of those for all organizations; of each only so many are looked at.
+    pub(crate) fn latest(
+        &self,
+        topics: &[Topic],
+        looks: usize,
+        fits: impl Fn(&RoutedEvent) -> bool,
+    ) -> Option<&RoutedEvent> {
+        let slots = topics.iter().filter_map(|topic| self.by_topic.get(topic));
+        let pasts = slots.chain([&ALL]).filter_map(|slot| self.pasts.get(*slot));
+        let found = pasts.filter_map(|past| {
+            let events = past.events.iter().rev().take(looks);
+            events.map(|kept| &*kept.event).find(|event| fits(event))
+        });
+        found.reduce(|a, b| match a.cursor.compare(&b.cursor) {
+            Some(Ordering::Less) => b,
+            _ => a,
+        })
+    }
+
     /// Events behind `from`, in log order.
     pub(crate) fn after<'a>(&'a self, of: Of<'a>, from: Cursor) -> After<'a> {
         let mut heads = BinaryHeap::new();

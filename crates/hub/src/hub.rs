@@ -212,6 +212,7 @@ impl Hub {
     pub fn disconnect(&self, connection: &Connection) {
         let mut state = self.state.lock();
         state.dismiss(connection, None);
+        state.now = self.began.elapsed();
         let Some(conn) = state.conn(connection) else {
             return;
         };
@@ -313,6 +314,7 @@ impl Hub {
         reference: Option<&Ref>,
     ) -> Result<(), HubError> {
         let mut state = self.state.lock();
+        state.now = self.began.elapsed();
         let result = state.unsubscribe(connection, channel, organization, generation, reference);
         self.note_subscriptions(&state);
         drop(state);

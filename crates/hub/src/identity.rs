@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rowcast_model::{Audience, OrgId, Role, UserId, View};
+use rowcast_model::{Audience, OrgId, Role, Sender, UserId, View};
 
 use crate::KeptClaims;
 
@@ -52,6 +52,14 @@ impl Identity {
             user: UserId(id.clone()),
             auth: Auth::ApiKey { id },
             claims: None,
+        }
+    }
+
+    /// Who it is, for the others.
+    pub(crate) fn sender(&self) -> Sender {
+        match &self.auth {
+            Auth::Session { .. } => Sender::User(self.user.clone()),
+            Auth::ApiKey { id } => Sender::ApiKey(id.clone()),
         }
     }
 }

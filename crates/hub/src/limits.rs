@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::PresenceLimits;
+
 /// Limits of the hub, in bytes unless said otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HubLimits {
@@ -37,6 +39,8 @@ pub struct HubLimits {
     pub remembered_organizations: usize,
     /// Tables whose columns are remembered to check filters, by number.
     pub remembered_tables: usize,
+    /// Who is on channels, and how often others are told.
+    pub presence: PresenceLimits,
 }
 
 impl Default for HubLimits {
@@ -58,6 +62,7 @@ impl Default for HubLimits {
             replay_bytes: 64 << 10,
             remembered_organizations: 100_000,
             remembered_tables: 10_000,
+            presence: PresenceLimits::default(),
         }
     }
 }

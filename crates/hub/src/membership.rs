@@ -29,6 +29,7 @@ impl State {
         };
         let before = roles(self);
         self.directory.apply(change.clone());
+        self.rooms.rights_changed = true;
         let after = roles(self);
         for ((pair, before), after) in touched.iter().zip(before).zip(after) {
             if before == after {
@@ -78,6 +79,7 @@ impl State {
         }
         self.by_user = before;
         self.directory.clear_members();
+        self.rooms.rights_changed = true;
         for (slot, organization) in lost {
             self.regrant(slot, &organization, true, &mut in_stage(stage));
         }
@@ -87,6 +89,7 @@ impl State {
         let slots = self.by_key.get(&change.id).cloned().unwrap_or_default();
         let revoked = change.now.is_none();
         self.directory.apply_key(change.clone());
+        self.rooms.rights_changed = true;
         for slot in slots {
             if revoked && let Some(conn) = self.conns.get(slot as usize) {
                 conn.connection.close(CloseCode::KeyRevoked);
@@ -97,6 +100,7 @@ impl State {
 
     pub(crate) fn clear_keys(&mut self, stage: &mut Stage) {
         self.directory.clear_keys();
+        self.rooms.rights_changed = true;
         let slots: Vec<u32> = self.by_key.values().flatten().copied().collect();
         for slot in slots {
             if let Some(conn) = self.conns.get(slot as usize) {

@@ -30,6 +30,14 @@ pub(crate) struct Metrics {
     pub replayed: Counter,
     pub replay_waits: Counter,
     pub recoveries: Counter,
+    pub presence_rooms: Gauge,
+    pub presence_members: Gauge,
+    pub presence_bytes: Gauge,
+    pub presence_diffs: Counter,
+    pub presence_told: Counter,
+    pub presence_expired: Counter,
+    pub presence_untold: Counter,
+    presence_refusals: Family<[(&'static str, &'static str); 1], Counter>,
     resyncs: Family<[(&'static str, String); 1], Counter>,
     authorizations: Family<[(&'static str, &'static str); 1], Counter>,
 }
@@ -56,6 +64,14 @@ impl Metrics {
             replayed: Counter::default(),
             replay_waits: Counter::default(),
             recoveries: Counter::default(),
+            presence_rooms: Gauge::default(),
+            presence_members: Gauge::default(),
+            presence_bytes: Gauge::default(),
+            presence_diffs: Counter::default(),
+            presence_told: Counter::default(),
+            presence_expired: Counter::default(),
+            presence_untold: Counter::default(),
+            presence_refusals: Family::default(),
             resyncs: Family::default(),
             authorizations: Family::default(),
         };
@@ -161,13 +177,65 @@ impl Metrics {
             "What the application, or a grant of it, did to those who want on a channel or are on one, by outcome",
             metrics.authorizations.clone(),
         );
+        metrics.register_presence(registry);
         metrics
+    }
+
+    fn register_presence(&self, registry: &mut Registry) {
+        registry.register(
+            "presence_channels",
+            "Channels that somebody is on, or follows who is",
+            self.presence_rooms.clone(),
+        );
+        registry.register(
+            "presence_members",
+            "Connections that are present on channels, counted for each channel",
+            self.presence_members.clone(),
+        );
+        registry.register_with_unit(
+            "presence_members",
+            "Bytes of the members of all channels",
+            Unit::Bytes,
+            self.presence_bytes.clone(),
+        );
+        registry.register(
+            "presence_diffs",
+            "Times that the followers of a channel were told who came and went",
+            self.presence_diffs.clone(),
+        );
+        registry.register(
+            "presence_told",
+            "The same, counted for each follower",
+            self.presence_told.clone(),
+        );
+        registry.register(
+            "presence_expired",
+            "Members of whom nothing was heard for too long",
+            self.presence_expired.clone(),
+        );
+        registry.register(
+            "presence_news_lost",
+            "Comings and goings that the queue of their handlers had no room for",
+            self.presence_untold.clone(),
+        );
+        registry.register(
+            "presence_refusals",
+            "Requests about presence that were refused, by error",
+            self.presence_refusals.clone(),
+        );
     }
 
     /// Something was decided about somebody on an authorized channel.
     pub(crate) fn authorized(&self, outcome: &'static str) {
         self.authorizations
             .get_or_create(&[("outcome", outcome)])
+            .inc();
+    }
+
+    /// A request about presence was refused.
+    pub(crate) fn presence_refused(&self, error: &'static str) {
+        self.presence_refusals
+            .get_or_create(&[("error", error)])
             .inc();
     }
 

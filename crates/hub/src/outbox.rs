@@ -156,6 +156,11 @@ impl Outbox {
             .is_some_and(|waiting| !waiting.queue.is_empty())
     }
 
+    /// What waits, with what it costs to keep it.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.waiting.as_ref().map_or(0, |waiting| waiting.bytes)
+    }
+
     /// Nothing waits, and nothing is about to be written.
     pub(crate) fn is_idle(&self) -> bool {
         self.waiting.is_none() && !self.staged && self.closed.is_none()

@@ -92,6 +92,8 @@ impl State {
             HubOp::ChannelsCleared => self.replace_channels(&[], stage),
             HubOp::Namespace(change) => self.channels.declare(change),
             HubOp::NamespacesCleared => self.channels.clear_namespaces(),
+            HubOp::ClientEvent(change) => self.client_events.set(change),
+            HubOp::ClientEventsCleared => self.client_events.clear(),
             HubOp::Revoke(revocation) => self.revoke(revocation, stage),
             // Why is for people, in the log of the service; clients get one word they know.
             HubOp::NewEpoch { epoch, .. } => self.new_epoch(*epoch, stage),

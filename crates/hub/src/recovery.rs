@@ -362,7 +362,7 @@ impl State {
         }
         let others = organizations_heard(&self.subs, conn);
         let personal = matches!(sub.channel, Channel::User(_));
-        let mut rights = Rights::new(sub, identity);
+        let mut rights = Rights::new(&sub.channel, &sub.grant, identity);
         while let Some(part) = told.parts.get(told.part) {
             let answer = part.answer.as_ref();
             let Some((changed, horizon)) =

@@ -75,7 +75,7 @@ impl State {
                 continue;
             };
             // Until the application has said yes, nothing is told.
-            if sub.pass.as_ref().is_some_and(|pass| pass.is_paused()) {
+            if sub.is_paused() {
                 continue;
             }
             let Some(mut replay) = sub.replay.take() else {
@@ -159,7 +159,7 @@ impl State {
             return Outcome::Overtaken;
         }
         let others = organizations_heard(&self.subs, conn);
-        let mut rights = Rights::new(sub, identity);
+        let mut rights = Rights::new(&sub.channel, &sub.grant, identity);
         let personal = rights.user.is_some();
         for event in self.history.after(of, replay.from) {
             // Events of two organizations may share a position, and are not parted.
@@ -178,13 +178,7 @@ impl State {
                 }
             }
             replay.from = event.cursor;
-            let grant = rights.grant(event, |topic| match topic.organization() {
-                Some(organization) => self.directory.grant(identity, organization),
-                None => Some(Grant {
-                    user: Some(identity.user.clone()),
-                    ..Grant::default()
-                }),
-            });
+            let grant = rights.grant(event, |topic| self.directory.grant_for(identity, topic));
             if grant.is_some_and(|grant| sub.is_blind(event, &grant.roles)) {
                 return Outcome::Blind;
             }
@@ -240,7 +234,7 @@ impl State {
         let Some(sub) = self.subs.get_mut(id as usize) else {
             return;
         };
-        if sub.pass.as_ref().is_some_and(|pass| pass.is_paused()) {
+        if sub.is_paused() {
             sub.replay = Some(Box::new(Replay {
                 from: position,
                 open: None,
@@ -311,10 +305,11 @@ pub(crate) struct Rights<'a> {
 }
 
 impl<'a> Rights<'a> {
-    pub(crate) fn new(sub: &'a Sub, identity: &Identity) -> Rights<'a> {
-        let personal = matches!(sub.channel, Channel::User(_));
+    /// Of somebody on a channel, with what he is there.
+    pub(crate) fn new(channel: &Channel, grant: &'a Grant, identity: &Identity) -> Rights<'a> {
+        let personal = matches!(channel, Channel::User(_));
         Rights {
-            of_sub: &sub.grant,
+            of_sub: grant,
             user: personal.then(|| identity.user.clone()),
             last: None,
         }

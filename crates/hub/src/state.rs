@@ -20,6 +20,7 @@ use crate::{
     authorize::Doors,
     channels::Channels,
     classes::{ClassId, Classes},
+    client_events::ClientEvents,
     connection::Connection,
     direct::Aside,
     directory::Directory,
@@ -27,6 +28,7 @@ use crate::{
     may_see,
     metrics::Metrics,
     pass::Pass,
+    presence::{rooms::Rooms, seats::Seat},
     recovery::{Desk, Recovering},
     rules::Rules,
     run::Run,
@@ -84,6 +86,8 @@ pub(crate) struct Sub {
     pub parts: Option<Box<[Part]>>,
     /// What its table list takes.
     pub cost: u32,
+    /// What it has to do with who is there.
+    pub seat: Option<Box<Seat>>,
 }
 
 /// One entry of a table list; the table without a name stands for what is not of a row.
@@ -179,6 +183,11 @@ impl Sub {
         }
     }
 
+    /// The application is being asked whether it may stay; until then it is told nothing.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.pass.as_ref().is_some_and(|pass| pass.is_paused())
+    }
+
     pub(crate) fn organization(&self) -> Option<&OrgId> {
         self.topic.as_ref().and_then(TopicOf::organization)
     }
@@ -211,6 +220,7 @@ pub(crate) struct State {
     pub channels: Channels,
     /// Whom the application is asked about.
     pub doors: Doors,
+    pub client_events: ClientEvents,
     pub directory: Directory,
     /// What is shown of each table.
     pub rules: Rules,
@@ -242,7 +252,9 @@ pub(crate) struct State {
     pub history: History,
     /// What is wanted of the past before that.
     pub desk: Desk,
-    /// The time by which answers are forgotten.
+    /// Who is there.
+    pub rooms: Rooms,
+    /// The time by which answers are forgotten, and whoever is silent is not there any more.
     pub now: Duration,
     pub metrics: Metrics,
     /// What the table lists of all subscriptions take.
@@ -295,6 +307,7 @@ impl State {
             topics: Map::default(),
             channels: Channels::default(),
             doors: Doors::default(),
+            client_events: ClientEvents::default(),
             directory: Directory::default(),
             rules: Rules::default(),
             listeners_version: 0,
@@ -321,6 +334,7 @@ impl State {
                 Cursor::NOWHERE,
             ),
             desk: Desk::new(limits.recovery_bytes),
+            rooms: Rooms::new(limits.presence, metrics.clone()),
             now: Duration::ZERO,
             metrics,
             described: 0,
@@ -384,7 +398,8 @@ impl State {
     /// Takes a subscription out of every index.
     pub(crate) fn remove_sub(&mut self, id: SubId) -> Option<Sub> {
         self.delist(id);
-        let sub = self.subs.try_remove(id as usize)?;
+        let mut sub = self.subs.try_remove(id as usize)?;
+        self.leave_seat(id, &mut sub);
         self.note_pass(id, sub.pass.as_ref().map(|pass| pass.next()), false);
         self.described -= sub.cost as usize;
         if let Some(conn) = self.conns.get_mut(sub.conn as usize) {

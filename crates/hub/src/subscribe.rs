@@ -43,6 +43,7 @@ impl State {
             (Some(by), Some(pass)) if pass.by == by => Some(Box::new(pass)),
             (Some(_), _) => return Err(HubError::Unasked(wanted.channel.to_string().into())),
         };
+        self.may_follow(&wanted.channel, topic.as_ref(), wanted.presence)?;
         let tables = self.tables_of(&wanted, &grant)?;
         let organization = topic.as_ref().and_then(Topic::organization);
         let before = self
@@ -50,8 +51,12 @@ impl State {
             .get(connection.slot as usize)
             .and_then(|conn| self.find_sub(conn, &wanted.channel, organization));
         let cost = self.afford(connection, before, &wanted)?;
+        let mut seat = None;
         match before {
-            Some(before) => drop(self.remove_sub(before)),
+            Some(before) => {
+                seat = self.keep_seat(before, topic.as_ref());
+                self.remove_sub(before);
+            }
             None if count >= most => return Err(HubError::TooManySubscriptions(count)),
             None => {}
         }
@@ -117,7 +122,9 @@ impl State {
             pass,
         };
         let admitted = (topic, grant);
-        let generation = self.insert(connection, channel, wanted, tables, admitted, begins);
+        let follow = wanted.presence;
+        let (id, generation) = self.insert(connection, channel, wanted, tables, admitted, begins);
+        self.take_seat(id, seat, follow);
         Ok(Subscribed {
             cursor,
             generation,
@@ -157,7 +164,7 @@ impl State {
 
     /// Whether somebody may listen to a channel, to what, and as what. A name of the application is looked up
     /// in this organization.
-    fn admit(
+    pub(crate) fn admit(
         &self,
         identity: &Identity,
         channel: &Channel,
@@ -272,7 +279,7 @@ impl State {
         tables: Option<Vec<TableSelection>>,
         (topic, grant): (Option<Topic>, Grant),
         begins: Begins,
-    ) -> u64 {
+    ) -> (SubId, u64) {
         let mut join = |columns| {
             self.classes.join(ClassKey {
                 channel: channel.clone(),
@@ -323,6 +330,7 @@ impl State {
             messages: wanted.forms.broadcasts,
             parts,
             cost: begins.cost,
+            seat: None,
         });
         let id = u32::try_from(id).unwrap_or(u32::MAX);
         let pass = self.subs.get(id as usize).and_then(|sub| sub.pass.as_ref());
@@ -343,7 +351,7 @@ impl State {
         } else {
             self.want_recovery(id);
         }
-        generation
+        (id, generation)
     }
 
     /// Puts a subscription into the indexes: from here on it gets what comes.
@@ -382,11 +390,11 @@ impl State {
 }
 
 /// To what somebody may listen, and as what.
-struct Entry {
-    topic: Option<Topic>,
-    grant: Grant,
+pub(crate) struct Entry {
+    pub topic: Option<Topic>,
+    pub grant: Grant,
     /// The application has to say yes, too.
-    authorizer: Option<Arc<Authorizer>>,
+    pub authorizer: Option<Arc<Authorizer>>,
 }
 
 /// Where a subscription begins.

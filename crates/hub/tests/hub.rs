@@ -23,6 +23,8 @@ mod members;
 mod outbox;
 #[path = "hub/positions.rs"]
 mod positions;
+#[path = "hub/presence.rs"]
+mod presence;
 #[path = "hub/recovery.rs"]
 mod recovery;
 #[path = "hub/replay.rs"]

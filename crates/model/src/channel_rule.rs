@@ -86,6 +86,8 @@ pub struct ChannelRule {
     pub scope: Scope,
     /// Clients may send.
     pub relay: bool,
+    /// It has members: whoever is on it may say so, and see who is.
+    pub presence: bool,
     /// The events that may be sent; `None`: any.
     pub events: Option<Arc<[Arc<str>]>>,
 }
@@ -243,6 +245,7 @@ mod tests {
             who,
             scope: Scope::Organization,
             relay: false,
+            presence: false,
             events: None,
         }
     }

@@ -3,22 +3,25 @@
 //! Owns: positions ([`Lsn`], [`Epoch`], [`Cursor`]), identities ([`OrgId`], [`UserId`], [`Role`],
 //! [`Channel`], its [`Pattern`]s and [`ChannelRule`]s), the rule of masks ([`Masks`]), what is said without a row ([`Message`]), what the source
 //! says ([`SourceEvent`]), how often something may happen ([`Rate`], [`Window`], [`Throttle`]), what is asked of
-//! the application ([`Question`]), what crosses from routing to the hub ([`Batch`] of [`HubOp`]), and what the hub asks of
-//! the past ([`RecoveryWanted`], [`Recovery`]). What crosses is a versioned message: it may one day travel between
+//! the application ([`Question`]), what crosses from routing to the hub ([`Batch`] of [`HubOp`]), what the hub asks of
+//! the past ([`RecoveryWanted`], [`Recovery`]), and who is there ([`PresenceOp`]). What crosses is a versioned message: it may one day travel between
 //! machines, so it holds no pointer into the reader.
 //!
 //! Promises: no IO, no clock, no async; every parser here is total and never panics.
 
 mod application;
 mod channel_rule;
+mod client_event;
 mod cursor;
 mod ids;
+mod input;
 mod json_row;
 mod lsn;
 mod mask_text;
 mod masks;
 mod message;
 mod pattern;
+mod presence;
 mod rate_table;
 mod rates;
 mod recovery;
@@ -34,8 +37,16 @@ pub use channel_rule::{
     Admits, ArgumentError, Arguments, Authorizer, ChannelChange, ChannelRule, NamespaceChange,
     PARAMETER_BYTES, ParameterKind, Revocation, Scope, Who,
 };
+pub use client_event::{
+    Becomes, CLIENT_EVENT_BYTES, ClientEventChange, ClientEventRule, Edge, RateRule, SENDER_FIELD,
+    ThrottleRule,
+};
 pub use cursor::{Cursor, CursorError, Epoch};
 pub use ids::{Channel, ChannelError, OrgId, Role, UserId};
+pub use input::{
+    FIELD_CHARS, Field, FieldKind, Fields, InputError, InputSchema, MOST_FIELDS, check_json,
+    read_fields, write_fields,
+};
 pub use json_row::{ColumnMeta, JsonRow, JsonRowBuilder};
 pub use lsn::{Lsn, LsnError};
 pub use mask_text::MaskError;
@@ -45,6 +56,10 @@ pub use message::{
     is_name,
 };
 pub use pattern::{MAX_PARTS, MAX_PATTERN_BYTES, Overlap, Pattern, PatternError};
+pub use presence::{
+    PRESENCE_VERSION, PresenceAct, PresenceCounts, PresenceDiff, PresenceNews, PresenceOp,
+    PresenceUpdate, Present, PresentUser,
+};
 pub use rate_table::RateTable;
 pub use rates::{Bucket, FixedWindow, Rate, Throttle, Throttled, Window};
 pub use recovery::{Changed, Recovery, RecoveryWanted, Sample, Samples};

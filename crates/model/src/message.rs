@@ -52,13 +52,23 @@ pub enum Says {
     },
 }
 
-/// Who sent a message from a socket: put in by the service, never by the sender.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Who a socket belongs to, for the others: put in by the service, never by the sender.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Sender {
     /// A person.
     User(UserId),
     /// A machine, by the id of its API key.
     ApiKey(Arc<str>),
+}
+
+impl Sender {
+    /// The id of the user or of the key.
+    pub fn id(&self) -> &str {
+        match self {
+            Sender::User(user) => user.as_str(),
+            Sender::ApiKey(id) => id,
+        }
+    }
 }
 
 impl Message {

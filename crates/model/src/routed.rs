@@ -8,8 +8,8 @@ use std::sync::{Arc, LazyLock};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ChannelChange, Cursor, Epoch, JsonRow, Lsn, Masked, Masks, Message, NamespaceChange, OrgId,
-    Revocation, Role, Timestamp, UserId,
+    ChannelChange, ClientEventChange, Cursor, Epoch, JsonRow, Lsn, Masked, Masks, Message,
+    NamespaceChange, OrgId, Revocation, Role, Timestamp, UserId,
 };
 
 /// Version of the messages in this module; raised with every incompatible change.
@@ -232,6 +232,10 @@ pub enum HubOp {
     Namespace(NamespaceChange),
     /// No namespace is declared; those that follow at once are.
     NamespacesCleared,
+    /// What becomes of an event of clients changed.
+    ClientEvent(ClientEventChange),
+    /// No client event is defined; those that follow at once are.
+    ClientEventsCleared,
     /// Those who are on a channel are taken off it.
     Revoke(Revocation),
     /// The rule of a table is another one from here on, or there is none any more.

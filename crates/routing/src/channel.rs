@@ -110,10 +110,10 @@ pub fn channel_from_text<'a>(
             return Err(invalid("scope", other, expected));
         }
     };
-    let relay = match get("relay") {
-        None | Some("f" | "false") => false,
-        Some("t" | "true") => true,
-        Some(other) => return Err(invalid("relay", other, "true or false")),
+    let flag = |column| match get(column) {
+        None | Some("f" | "false") => Ok(false),
+        Some("t" | "true") => Ok(true),
+        Some(other) => Err(invalid(column, other, "true or false")),
     };
     let json = get("parameters").unwrap_or("{}");
     let kinds: BTreeMap<String, RawKind> = serde_json::from_str(json)
@@ -127,7 +127,8 @@ pub fn channel_from_text<'a>(
         pattern,
         who,
         scope,
-        relay,
+        relay: flag("relay")?,
+        presence: flag("presence")?,
         events: list("events")?.map(|events| events.into_iter().map(Arc::from).collect()),
     };
     Ok(ChannelChange {
@@ -261,6 +262,7 @@ mod tests {
             &[("pattern", "a::b"), rule("public")],
             &[pattern, rule("tenant"), y, ("scope", "global")],
             &[pattern, rule("public"), ("relay", "maybe")],
+            &[pattern, rule("public"), ("presence", "maybe")],
             &[pattern, rule("public"), ("parameters", "[]")],
             &[pattern, rule("public"), ("events", "a")],
         ] {
@@ -278,6 +280,7 @@ mod tests {
                 r#"{"n":"int","u":{"type":"uuid"},"t":{"maxLength":7}}"#,
             ),
             ("relay", "t"),
+            ("presence", "true"),
             ("events", "{message,\"a b\"}"),
         ])
         .unwrap();
@@ -288,6 +291,6 @@ mod tests {
             ParameterKind::Text(PARAMETER_BYTES),
         ];
         assert_eq!(rule.parameters.as_slice(), kinds);
-        assert!(rule.relay && rule.declares("a b") && !rule.declares("other"));
+        assert!(rule.relay && rule.presence && rule.declares("a b") && !rule.declares("other"));
     }
 }

@@ -10,6 +10,7 @@ mod array_text;
 mod catalog;
 mod changed;
 mod channel;
+mod client_event;
 mod delivery;
 mod error;
 mod group;
@@ -36,6 +37,7 @@ mod transaction;
 
 pub use catalog::Catalog;
 pub use channel::{channel_from_text, namespace_from_text};
+pub use client_event::client_event_from_text;
 pub use error::RoutingError;
 pub use membership::{MembershipSource, key_from_text};
 pub use past::{Mark, Past, PastRow, PastTable};

@@ -2,13 +2,13 @@
 //! for the catalog and for the hub.
 
 use rowcast_model::{
-    ChannelChange, HubOp, MembershipChange, NamespaceChange, OldTuple, Operation, Relation,
-    RelationId, RowChange, Tuple, Value,
+    ChannelChange, ClientEventChange, HubOp, MembershipChange, NamespaceChange, OldTuple,
+    Operation, Relation, RelationId, RowChange, Tuple, Value,
 };
 
 use crate::{
-    Catalog, MembershipSource, RoutingError, TableRule, channel_from_text, key_from_text,
-    namespace_from_text, plans::Own,
+    Catalog, MembershipSource, RoutingError, TableRule, channel_from_text, client_event_from_text,
+    key_from_text, namespace_from_text, plans::Own,
 };
 
 /// What follows from a change of the configuration.
@@ -62,6 +62,7 @@ pub(crate) fn changed(catalog: &mut Catalog, own: &Own, change: &RowChange) -> E
         }
         Own::Channels => effects.problem = channel_changed(change, &mut effects.ops).err(),
         Own::Namespaces => effects.problem = namespace_changed(change, &mut effects.ops).err(),
+        Own::ClientEvents => effects.problem = client_event_changed(change, &mut effects.ops).err(),
     }
     effects
 }
@@ -76,6 +77,7 @@ pub(crate) fn truncated(catalog: &mut Catalog, own: &Own) -> Option<HubOp> {
         Own::ApiKeys => return Some(HubOp::ApiKeysCleared),
         Own::Channels => return Some(HubOp::ChannelsCleared),
         Own::Namespaces => return Some(HubOp::NamespacesCleared),
+        Own::ClientEvents => return Some(HubOp::ClientEventsCleared),
         Own::Events(_) | Own::MembershipSource => {}
     }
     None
@@ -205,6 +207,30 @@ fn namespace_changed(change: &RowChange, ops: &mut Vec<HubOp>) -> Result<(), Rou
         ops.push(HubOp::Namespace(NamespaceChange { namespace, events }));
     }
     ops.extend(now.transpose()?.map(HubOp::Namespace));
+    Ok(())
+}
+
+/// As for channels: what cannot be read does not live on.
+fn client_event_changed(change: &RowChange, ops: &mut Vec<HubOp>) -> Result<(), RoutingError> {
+    let relation = &*change.relation;
+    let now = change
+        .new
+        .as_ref()
+        .map(|tuple| client_event_from_text(&|name| whole_text(change, tuple, name)));
+    let key = |tuple| {
+        let pattern = text(relation, tuple, "pattern")?;
+        Some((pattern, text(relation, tuple, "event")?))
+    };
+    let before = old(change).or(change.new.as_ref()).and_then(key);
+    let same = matches!(&now, Some(Ok(now)) if Some((&*now.pattern, &*now.event)) == before);
+    if let Some((pattern, event)) = before.filter(|_| !same) {
+        ops.push(HubOp::ClientEvent(ClientEventChange {
+            pattern: pattern.into(),
+            event: event.into(),
+            now: None,
+        }));
+    }
+    ops.extend(now.transpose()?.map(HubOp::ClientEvent));
     Ok(())
 }
 

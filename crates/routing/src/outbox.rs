@@ -66,6 +66,7 @@ pub(crate) fn op_bytes(op: &HubOp) -> usize {
         HubOp::ApiKey(change) => change.id.len() + 256,
         HubOp::Channel(change) => change.pattern.len() + 512,
         HubOp::Namespace(change) => change.namespace.len() + 256,
+        HubOp::ClientEvent(change) => change.pattern.len() + 1024,
         HubOp::Revoke(revocation) => revocation.channel.len() + 256,
         HubOp::Rule { .. } => 256,
         _ => 0,

@@ -22,6 +22,8 @@ pub(crate) enum Own {
     Channels,
     /// `rowcast.event_namespaces`.
     Namespaces,
+    /// `rowcast.client_events`.
+    ClientEvents,
 }
 
 /// What one version of a table is to routing.
@@ -45,6 +47,7 @@ impl Plan {
             ("rowcast", "api_keys") => Some(Own::ApiKeys),
             ("rowcast", "channels") => Some(Own::Channels),
             ("rowcast", "event_namespaces") => Some(Own::Namespaces),
+            ("rowcast", "client_events") => Some(Own::ClientEvents),
             _ => None,
         };
         let source = catalog.membership_source();

@@ -2,8 +2,8 @@
 
 use rowcast_model::{Batch, Cursor, Epoch, HubOp, Lsn};
 use rowcast_routing::{
-    Catalog, MembershipSource, RoutingError, TableRule, channel_from_text, key_from_text,
-    namespace_from_text,
+    Catalog, MembershipSource, RoutingError, TableRule, channel_from_text, client_event_from_text,
+    key_from_text, namespace_from_text,
 };
 use rowcast_source::{CatalogRows, ConnInfo, Snapshot, SourceError, TextRow, load_catalog};
 
@@ -163,6 +163,13 @@ fn understand(rows: &CatalogRows) -> Beginning {
             .filter_map(|row| said(namespace_from_text(&|name| text(row, name))))
             .map(HubOp::Namespace),
     );
+    ops.push(HubOp::ClientEventsCleared);
+    ops.extend(
+        rows.client_events
+            .iter()
+            .filter_map(|row| said(client_event_from_text(&|name| text(row, name))))
+            .map(HubOp::ClientEvent),
+    );
     ops.append(&mut rules);
     Beginning {
         catalog,
@@ -262,6 +269,7 @@ mod tests {
                 ]),
             ],
             namespaces: Vec::new(),
+            client_events: Vec::new(),
             snapshot: None,
         };
         let beginning = understand(&rows);

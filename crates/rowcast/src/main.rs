@@ -17,6 +17,7 @@ mod memory;
 mod metrics;
 mod migrations;
 mod pipeline;
+mod presence;
 mod progress;
 mod queue;
 mod recovery;

@@ -11,7 +11,7 @@ use rowcast_gateway::{
     AuthConfig, BroadcastConfig, GatewayConfig, GatewayMetrics, GrantConfig, NotANetwork,
     Readiness, Services, SocketLimits,
 };
-use rowcast_hub::{Hub, HubLimits};
+use rowcast_hub::{Hub, HubLimits, PresenceLimits};
 use rowcast_routing::Limits;
 use rowcast_source::{ConnInfo, Source, SourceConfig, SourceMetrics, Window};
 use secrecy::SecretString;
@@ -26,7 +26,7 @@ use crate::{
     files, health, housekeeping, memory,
     memory::Places,
     metrics::PipelineMetrics,
-    migrations, pipeline,
+    migrations, pipeline, presence,
     progress::Progress,
     recovery,
     watchdog::{Policy, Watchdog, WatchdogMetrics},
@@ -112,6 +112,7 @@ pub async fn run(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::
         config.replication.maintenance_interval.0,
         stop.clone(),
     ));
+    let present = tokio::spawn(presence::run(Arc::clone(&hub), stop.clone()));
     let watched = tokio::spawn(watchdog.run(stop.clone()));
     let recovering = recovery::start(&config, &sql, &hub, source.status(), &stop);
     let threads = pipeline::start(pipeline::Parts {
@@ -140,6 +141,7 @@ pub async fn run(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::
     stop.cancel();
     let _ = keeping.await;
     let _ = watched.await;
+    let _ = present.await;
     for task in recovering {
         let _ = task.await;
     }
@@ -222,7 +224,26 @@ fn hub_limits(config: &Config) -> HubLimits {
             true => config.history.invalidations_bytes.as_usize(),
             false => 0,
         },
+        presence: presence_limits(config),
         ..HubLimits::default()
+    }
+}
+
+fn presence_limits(config: &Config) -> PresenceLimits {
+    let presence = &config.presence;
+    PresenceLimits {
+        organizations: presence.organizations,
+        users: presence.users,
+        grace: presence.grace.0,
+        expiry: presence.expiry.0,
+        tick: presence.tick.0,
+        longest_tick: presence.longest_tick.0,
+        listed: presence.listed as usize,
+        members: presence.members as usize,
+        connections_per_user: presence.connections_per_user as usize,
+        state_bytes: presence.state_bytes.as_usize(),
+        bytes: presence.bytes.as_usize(),
+        bytes_per_second: presence.rate.as_usize(),
     }
 }
 
@@ -274,6 +295,8 @@ fn gateway_config(config: &Config, places: Places) -> anyhow::Result<GatewayConf
             frames_burst: limits.messages_burst,
             broadcasts_per_second: limits.broadcasts_per_second,
             broadcasts_burst: limits.broadcasts_burst,
+            client_events: limits.client_events as usize,
+            client_events_bytes: limits.client_events_bytes.as_usize(),
             goodbye_spread: config.server.goodbye_spread.0,
             ..SocketLimits::default()
         },

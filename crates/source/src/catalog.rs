@@ -24,6 +24,8 @@ pub struct CatalogRows {
     pub channels: Vec<TextRow>,
     /// `rowcast.event_namespaces`.
     pub namespaces: Vec<TextRow>,
+    /// `rowcast.client_events`.
+    pub client_events: Vec<TextRow>,
     /// Whose changes all this holds.
     pub snapshot: Option<Snapshot>,
 }
@@ -63,7 +65,9 @@ pub async fn load(info: &ConnInfo) -> Result<CatalogRows, SourceError> {
     let api_keys = read("SELECT * FROM rowcast.api_keys WHERE revoked_at IS NULL".into()).await?;
     let channels = read("SELECT * FROM rowcast.channels".into()).await?;
     let namespaces = read("SELECT * FROM rowcast.event_namespaces".into()).await?;
+    let client_events = read("SELECT * FROM rowcast.client_events".into()).await?;
     Ok(CatalogRows {
+        client_events,
         channels,
         namespaces,
         tables,

@@ -2,7 +2,9 @@
 //! a numbered error that names the field, and never panics.
 
 mod broadcast;
+mod event;
 mod grant;
+mod presence;
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -10,7 +12,12 @@ use rowcast_model::{Channel, Cursor, MAX_ID_BYTES, OrgId, is_name};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-pub use self::{broadcast::ClientBroadcast, grant::GrantText};
+pub use self::{
+    broadcast::ClientBroadcast,
+    event::ClientEvent,
+    grant::GrantText,
+    presence::{ClientPresence, Follow, MAX_LISTED, PresenceAction},
+};
 use crate::{ErrorCode, Filter, FilterLimits, Ref, filter::ALLOCATION};
 
 /// Longest `ref`, in bytes of its JSON text.
@@ -112,6 +119,8 @@ pub struct Subscribe {
     pub organization: Option<OrgId>,
     /// What the application has signed, for the channels that take that.
     pub grant: Option<GrantText>,
+    /// What it wants to know of who is there; absent: nothing.
+    pub presence: Option<Follow>,
 }
 
 impl Subscribe {
@@ -142,6 +151,7 @@ impl Subscribe {
             cursor: None,
             organization: None,
             grant: None,
+            presence: None,
         }
     }
 }
@@ -183,6 +193,10 @@ pub enum ClientFrame {
     },
     /// Something for the others on a channel.
     Broadcast(Box<ClientBroadcast>),
+    /// Something for the application, or checked by it.
+    Event(Box<ClientEvent>),
+    /// Something about who is on a channel.
+    Presence(Box<ClientPresence>),
     /// A fresh token for the open socket.
     Token {
         /// Echoed in the reply.
@@ -206,6 +220,8 @@ impl std::fmt::Debug for ClientFrame {
             ClientFrame::Subscribe(subscribe) => subscribe.fmt(f),
             ClientFrame::Unsubscribe { channel, .. } => write!(f, "Unsubscribe({channel})"),
             ClientFrame::Broadcast(broadcast) => broadcast.fmt(f),
+            ClientFrame::Event(event) => event.fmt(f),
+            ClientFrame::Presence(presence) => presence.fmt(f),
             ClientFrame::Token { .. } => f.write_str("Token"),
             ClientFrame::Ping { .. } => f.write_str("Ping"),
             ClientFrame::Pong => f.write_str("Pong"),
@@ -285,6 +301,8 @@ struct RawSubscribe<'a> {
     organization: Option<String>,
     #[serde(borrow)]
     grant: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    presence: Option<presence::RawFollow<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -371,12 +389,20 @@ fn body(
             let broadcast = broadcast::read(text, reference)?;
             Ok(ClientFrame::Broadcast(Box::new(broadcast)))
         }
+        "event" => {
+            let event = event::read(text, reference)?;
+            Ok(ClientFrame::Event(Box::new(event)))
+        }
+        "presence" => {
+            let presence = presence::read(text, reference)?;
+            Ok(ClientFrame::Presence(Box::new(presence)))
+        }
         "ping" => Ok(ClientFrame::Ping { reference }),
         "pong" => Ok(ClientFrame::Pong),
         other => {
             let shown: String = other.chars().take(40).collect();
             let message = format!(
-                "`type` is `{shown}`; known are auth, subscribe, unsubscribe, broadcast, token, ping, pong"
+                "`type` is `{shown}`; known are auth, subscribe, unsubscribe, broadcast, event, presence, token, ping, pong"
             );
             Err(FrameError::new(ErrorCode::UnknownType, message))
         }
@@ -424,6 +450,10 @@ fn subscribe(
         cursor,
         organization: organization(raw.organization)?,
         grant: raw.grant.as_deref().map(grant::read).transpose()?,
+        presence: match raw.presence {
+            Some(raw) => raw.read()?,
+            None => None,
+        },
     })
 }
 

@@ -59,6 +59,10 @@ table! {
         TooDeep = 103, "too_deep", "The JSON is nested deeper than allowed.", false;
         TooLarge = 104, "too_large", "The frame is larger than allowed.", false;
         BinaryFrame = 105, "binary_frame", "Binary frames are not understood; send JSON text.", false;
+        InvalidParameter = 110, "invalid_parameter", "A parameter of the address is unknown, or has a wrong value; the message names it.", false;
+        TokenInAddress = 111, "token_in_address", "A token was sent as a part of the address, where it ends up in logs; send it in the header Authorization.", false;
+        MethodNotAllowed = 112, "method_not_allowed", "The address understands another method; the header Allow names it.", false;
+        OriginForbidden = 113, "origin_forbidden", "Pages of this origin may not connect; see ALLOWED_ORIGINS.", false;
         AuthRequired = 200, "auth_required", "The first frame must be `auth`.", false;
         TokenInvalid = 201, "token_invalid", "The token or API key is not valid here; get another one.", false;
         TokenExpired = 202, "token_expired", "The token has expired; get a new one and send it.", false;
@@ -86,6 +90,14 @@ table! {
         ApplicationFailed = 322, "application_failed", "The application failed, or is not set up; its operator finds the reason in the log.", false;
         GrantInvalid = 323, "grant_invalid", "The channel wants a grant of the application: none was sent, it is not signed by it, or it is for another channel, user or organization.", false;
         GrantExpired = 324, "grant_expired", "The grant has ended, or access was revoked since; get another one from the application.", false;
+        UnknownEvent = 330, "unknown_event", "No client event of this name is defined for the channel.", false;
+        InvalidData = 331, "invalid_data", "The data of the client event is not what its definition wants; the message names the field.", false;
+        EventForbidden = 332, "event_forbidden", "The client event needs a role that you do not have.", false;
+        TooManyEvents = 333, "too_many_events", "As many client events of this socket as allowed have no answer yet; wait for some.", true;
+        PresenceOff = 340, "presence_off", "The channel has no members; its rule has to say presence => true.", false;
+        PresenceFull = 341, "presence_full", "As many are on this channel, or as many connections of this user, as allowed; try again later.", true;
+        StateTooLarge = 342, "state_too_large", "The state of a member is larger than allowed; send less.", false;
+        NotPresent = 343, "not_present", "This connection is not among the members of the channel; join first.", false;
         TooManySubscriptions = 400, "too_many_subscriptions", "This socket has as many subscriptions, or as large ones, as allowed; unsubscribe some first.", false;
         RateLimited = 401, "rate_limited", "Too many frames in a short time; slow down.", true;
         Overloaded = 402, "overloaded", "The service is at one of its limits; try again later.", true;

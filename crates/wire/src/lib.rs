@@ -6,8 +6,10 @@
 
 mod client;
 mod codes;
+mod cursor_list;
 mod docs;
 pub mod event;
+mod event_stream;
 mod filter;
 mod frame;
 mod mask;
@@ -16,12 +18,15 @@ pub mod server;
 mod time;
 
 pub use client::{
-    Auth, ClientBroadcast, ClientFrame, Columns, Forms, FrameError, Limits, MAX_REF_BYTES, Mode,
-    Subscribe, TableSelection, deeper_than, parse,
+    Auth, ClientBroadcast, ClientEvent, ClientFrame, ClientPresence, Columns, Follow, Forms,
+    FrameError, Limits, MAX_LISTED, MAX_REF_BYTES, Mode, PresenceAction, Subscribe, TableSelection,
+    deeper_than, parse,
 };
 pub use codes::{CloseCode, ErrorCode};
+pub use cursor_list::CursorList;
 pub use docs::{close_codes_markdown, error_codes_markdown};
 pub use event::{EventClass, EventMemo, encode_event, encode_event_into};
+pub use event_stream::{EventStream, Plan, event_of};
 pub use filter::{
     CompareOp, Filter, FilterError, FilterLimits, Literal, Operand, Test, Truth, eq_key_of_literal,
     eq_key_of_value, should_deliver,

@@ -1,9 +1,18 @@
 //! Frames of the service that are not events: replies, signs of life, and news about subscriptions.
 
+mod client_event;
+mod presence;
+
 use rowcast_model::{Cursor, OrgId, Role, Timestamp};
 use serde::Serialize;
 
-use crate::{ErrorCode, Frame, Ref, text_frame, write_iso_millis};
+pub use self::{
+    client_event::{EventAnswer, EventError, event_error, event_reply},
+    presence::{
+        PresencePlace, presence_count, presence_diff, presence_done, presence_list, presence_state,
+    },
+};
+use crate::{CloseCode, ErrorCode, Frame, Ref, text_frame, write_iso_millis};
 
 fn frame(message: &impl Serialize) -> Frame {
     // Nothing here can fail to serialize: plain text, numbers and checked references.
@@ -36,8 +45,10 @@ pub struct AuthSuccess<'a> {
     pub organization_id: &'a str,
     /// Number of this connection, for the operator's logs.
     pub connection_id: &'a str,
-    /// Milliseconds after which silence ends the socket; send a `ping` more often.
-    pub ping_timeout_ms: u64,
+    /// Milliseconds after which silence ends the socket; send a `ping` more often. Absent on event streams,
+    /// which nobody can say anything on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ping_timeout_ms: Option<u64>,
     /// Seconds until the token expires, if it does.
     pub expires_in: Option<u64>,
 }
@@ -303,18 +314,38 @@ pub fn status_stale(since: Timestamp, reason: &str) -> Frame {
     })
 }
 
-/// The service closes this socket next; come back after so long.
-pub fn goodbye(reason: &str, retry_after_ms: u64) -> Frame {
+/// The service closes this socket next; come back after so long, or not before something is changed.
+pub fn goodbye(reason: &str, retry_after_ms: Option<u64>) -> Frame {
     #[derive(Serialize)]
     struct Goodbye<'a> {
         r#type: &'a str,
         reason: &'a str,
         #[serde(rename = "retryAfterMs")]
-        retry_after_ms: u64,
+        retry_after_ms: Option<u64>,
     }
     frame(&Goodbye {
         r#type: "goodbye",
         reason,
+        retry_after_ms,
+    })
+}
+
+/// The last event of a stream, which has no close frame: why it ends, and when to come back, if at all.
+pub fn closed(code: CloseCode, retry_after_ms: Option<u64>) -> Frame {
+    #[derive(Serialize)]
+    struct Closed<'a> {
+        r#type: &'a str,
+        code: u16,
+        name: &'a str,
+        message: &'a str,
+        #[serde(rename = "retryAfterMs")]
+        retry_after_ms: Option<u64>,
+    }
+    frame(&Closed {
+        r#type: "closed",
+        code: code.number(),
+        name: code.name(),
+        message: code.sentence(),
         retry_after_ms,
     })
 }
@@ -368,7 +399,7 @@ mod tests {
             r#"{"type":"status","state":"stale","since":"1970-01-01T00:00:00.000Z","reason":"a \"b\""}"#
         );
         assert_eq!(
-            text(&goodbye("restarting", 7)),
+            text(&goodbye("restarting", Some(7))),
             r#"{"type":"goodbye","reason":"restarting","retryAfterMs":7}"#
         );
         assert_eq!(text(&ping()), r#"{"type":"ping"}"#);
@@ -395,7 +426,7 @@ mod tests {
             user_id: "u",
             organization_id: "o",
             connection_id: "c",
-            ping_timeout_ms: 30_000,
+            ping_timeout_ms: Some(30_000),
             expires_in: None,
         };
         assert!(text(&auth_success(&success)).starts_with(

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use rowcast_hub::{Connection, Sink};
-use rowcast_model::{Channel, OrgId};
+use rowcast_model::{Channel, OrgId, Role};
 use rowcast_wire::{
     Auth, ClientFrame, CloseCode, ErrorCode, Frame, FrameError, Subscribe, parse, server,
 };
@@ -120,43 +120,17 @@ fn enter(
     auth: Auth,
     verified: Verified,
 ) -> Result<Member, Stranger> {
-    let not_member = || {
-        let code = ErrorCode::NotMember;
-        shared.metrics.refused(code);
-        Stranger::told(code, code.sentence(), CloseCode::NotMember)
-    };
-    let organization =
-        organization_of(shared, &verified, auth.organization).ok_or_else(not_member)?;
-    let roles = shared
-        .hub
-        .roles(&verified.identity, &organization)
-        .ok_or_else(not_member)?;
-    if !ticket.join(&organization, shared.limits.connections_per_organization) {
-        return Err(Stranger::Refused(None, CloseCode::TooManyConnections));
-    }
-    let now = Instant::now();
-    let sink: Arc<dyn Sink> = socket.clone();
-    let connection = shared.hub.connect(verified.identity.clone(), sink);
-    let session = Session::new(&shared.limits, now, expiry(now, verified.expires_at));
-    let session = session.spread(connection.id());
-    let id = connection.id().to_string();
-    // It leaves together with the reply to the subscription: who reads it is on the channel already.
-    let success = server::auth_success(&server::AuthSuccess {
-        role: roles.first(),
-        roles: &roles,
-        auth_method: verified.method,
-        user_id: verified.identity.user.as_str(),
-        organization_id: organization.as_str(),
-        connection_id: &id,
-        ping_timeout_ms: u64::try_from(shared.limits.silence.as_millis()).unwrap_or(u64::MAX),
-        expires_in: expires_in(verified.expires_at),
-    });
-    shared.hub.welcome(&connection, success);
-    let mut channels = vec![Channel::Org(organization.clone())];
-    if verified.organization.is_none() {
-        channels.push(Channel::User(verified.identity.user));
-    }
-    for channel in channels {
+    let entry =
+        enter_as(shared, ticket, &verified, auth.organization).map_err(|why| match why {
+            Denied::NotMember => {
+                let code = ErrorCode::NotMember;
+                Stranger::told(code, code.sentence(), CloseCode::NotMember)
+            }
+            Denied::Full => Stranger::Refused(None, CloseCode::TooManyConnections),
+        })?;
+    let silence = u64::try_from(shared.limits.silence.as_millis()).unwrap_or(u64::MAX);
+    let (connection, session) = entry.connect(shared, &verified, socket.clone(), Some(silence));
+    for channel in entry.channels(verified) {
         let subscription = Subscribe {
             cursor: auth.cursor,
             ..Subscribe::to(channel)
@@ -169,8 +143,88 @@ fn enter(
     Ok(Member {
         connection,
         session,
-        home: organization,
+        home: entry.organization,
     })
+}
+
+/// What somebody has become.
+pub(crate) struct Entry {
+    /// The organization that he named.
+    pub organization: OrgId,
+    roles: Vec<Role>,
+}
+
+/// Why he has not.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Denied {
+    /// He is no member.
+    NotMember,
+    /// The organization has as many connections as allowed.
+    Full,
+}
+
+/// A place in the organization that was asked for, for whoever has proved who he is.
+pub(crate) fn enter_as(
+    shared: &Shared,
+    ticket: &mut Ticket,
+    verified: &Verified,
+    asked: Option<String>,
+) -> Result<Entry, Denied> {
+    let not_member = || {
+        shared.metrics.refused(ErrorCode::NotMember);
+        Denied::NotMember
+    };
+    let organization = organization_of(shared, verified, asked).ok_or_else(not_member)?;
+    let roles = shared
+        .hub
+        .roles(&verified.identity, &organization)
+        .ok_or_else(not_member)?;
+    match ticket.join(&organization, shared.limits.connections_per_organization) {
+        false => Err(Denied::Full),
+        true => Ok(Entry {
+            organization,
+            roles,
+        }),
+    }
+}
+
+impl Entry {
+    /// Connects to the hub, and greets: that leaves together with the reply to the first subscription, so who reads
+    /// it is on the channel already.
+    pub(crate) fn connect(
+        &self,
+        shared: &Shared,
+        verified: &Verified,
+        sink: Arc<dyn Sink>,
+        ping_timeout_ms: Option<u64>,
+    ) -> (Arc<Connection>, Session) {
+        let now = Instant::now();
+        let connection = shared.hub.connect(verified.identity.clone(), sink);
+        let session = Session::new(&shared.limits, now, expiry(now, verified.expires_at));
+        let session = session.spread(connection.id());
+        let id = connection.id().to_string();
+        let success = server::auth_success(&server::AuthSuccess {
+            role: self.roles.first(),
+            roles: &self.roles,
+            auth_method: verified.method,
+            user_id: verified.identity.user.as_str(),
+            organization_id: self.organization.as_str(),
+            connection_id: &id,
+            ping_timeout_ms,
+            expires_in: expires_in(verified.expires_at),
+        });
+        shared.hub.welcome(&connection, success);
+        (connection, session)
+    }
+
+    /// The channels that somebody is on who asked for none.
+    pub(crate) fn channels(&self, verified: Verified) -> Vec<Channel> {
+        let mut channels = vec![Channel::Org(self.organization.clone())];
+        if verified.organization.is_none() {
+            channels.push(Channel::User(verified.identity.user));
+        }
+        channels
+    }
 }
 
 /// The organization that was asked for; an API key has one, a user may have only one.

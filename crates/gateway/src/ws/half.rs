@@ -75,7 +75,7 @@ impl Held {
     }
 
     /// Takes more or gives back; false when there is no more for anybody.
-    fn set(&mut self, bytes: usize) -> bool {
+    pub fn set(&mut self, bytes: usize) -> bool {
         let grown = signed(bytes) - signed(std::mem::replace(&mut self.bytes, bytes));
         match grown {
             0 => true,

@@ -92,13 +92,7 @@ fn check(headers: &HeaderMap, shared: &Shared) -> Result<HeaderValue, Refusal> {
             "WebSocket version 13 is spoken here",
         ));
     }
-    let origin = headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
-    if let Some(origin) = origin.filter(|_| !shared.origins.is_empty())
-        && !shared
-            .origins
-            .iter()
-            .any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(origin))
-    {
+    if !shared.allows_origin(headers) {
         return Err((
             "origin",
             StatusCode::FORBIDDEN,

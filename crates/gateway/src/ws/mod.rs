@@ -2,19 +2,26 @@
 
 mod admit;
 mod boundary;
+pub mod event;
 mod half;
 mod handshake;
 mod reader;
 mod say;
 mod socket;
+mod tend;
 mod turns;
 
-pub(crate) use half::Incoming;
+pub(crate) use admit::{Denied, enter_as};
+pub(crate) use event::Events;
+pub(crate) use half::{Incoming, Socket};
 pub(crate) use handshake::upgrade;
+pub(crate) use socket::farewell;
+pub(crate) use tend::Tending;
 pub(crate) use turns::Turns;
 
 use std::sync::Arc;
 
+use axum::http::{HeaderMap, HeaderValue, header};
 use rowcast_hub::Hub;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -31,7 +38,6 @@ pub(crate) struct Shared {
     pub hub: Arc<Hub>,
     pub verifier: Verifier,
     /// Asks the application; `None`: there is nobody to ask.
-    #[expect(dead_code, reason = "client events ask it")]
     pub application: Option<Arc<dyn Application>>,
     pub grants: Grants,
     pub limits: SocketLimits,
@@ -43,10 +49,21 @@ pub(crate) struct Shared {
     pub sockets: TaskTracker,
     pub incoming: Arc<Incoming>,
     pub turns: Turns,
+    pub events: Events,
 }
 
 impl Shared {
-    fn wire_limits(&self) -> rowcast_wire::Limits {
+    /// Whether a page of this origin may connect; what is no page sends none.
+    pub(crate) fn allows_origin(&self, headers: &HeaderMap) -> bool {
+        let origin = headers.get(header::ORIGIN).map(HeaderValue::as_bytes);
+        let allowed = |origin: &[u8]| {
+            let mut all = self.origins.iter();
+            all.any(|allowed| allowed.as_bytes().eq_ignore_ascii_case(origin))
+        };
+        self.origins.is_empty() || origin.is_none_or(allowed)
+    }
+
+    pub(crate) fn wire_limits(&self) -> rowcast_wire::Limits {
         rowcast_wire::Limits {
             frame_bytes: self.limits.message_bytes,
             ..rowcast_wire::Limits::default()

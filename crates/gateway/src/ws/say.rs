@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rowcast_hub::{Connection, HubError, Relay};
+use rowcast_hub::{Connection, Hub, HubError, Relay, Sent};
 use rowcast_model::OrgId;
 use rowcast_wire::{ClientBroadcast, ErrorCode, server};
 
@@ -54,8 +54,9 @@ impl Saying<'_> {
             payload,
             to_self,
         };
-        match self.relay(&relay).await {
-            Ok(cursor) => {
+        let hub = &self.shared.hub;
+        match between_transactions(hub, || hub.relay(self.connection, &relay)).await {
+            Ok(Sent { cursor, .. }) => {
                 if let Some(reference) = &reference {
                     let channel = relay.channel.to_string();
                     self.connection
@@ -70,20 +71,23 @@ impl Saying<'_> {
             }
         }
     }
+}
 
-    async fn relay(&self, relay: &Relay) -> Result<rowcast_model::Cursor, HubError> {
-        let until = tokio::time::Instant::now() + SETTLE;
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            match self.shared.hub.relay(self.connection, relay) {
-                Ok(sent) => return Ok(sent.cursor),
-                Err(HubError::Busy) if attempts < ATTEMPTS => {
-                    let settled = tokio::time::timeout_at(until, self.shared.hub.settled());
-                    settled.await.map_err(|_| HubError::Busy)?;
-                }
-                Err(error) => return Err(error),
+/// Says something when no transaction of the log is published in part, trying again for a while.
+pub(super) async fn between_transactions(
+    hub: &Hub,
+    mut say: impl FnMut() -> Result<Sent, HubError>,
+) -> Result<Sent, HubError> {
+    let until = tokio::time::Instant::now() + SETTLE;
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        match say() {
+            Err(HubError::Busy) if attempts < ATTEMPTS => {
+                let settled = tokio::time::timeout_at(until, hub.settled());
+                settled.await.map_err(|_| HubError::Busy)?;
             }
+            said => return said,
         }
     }
 }

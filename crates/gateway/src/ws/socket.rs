@@ -15,19 +15,18 @@ use tokio::net::TcpStream;
 use super::{
     Shared,
     admit::{Member, Stranger, admit, expires_in, expiry, refusal},
+    event::{Sender, Sent},
     half::Socket,
     reader::{Read, Reader},
     say,
-    turns::Place,
+    tend::{LATEST_PAUSE, Tending},
 };
 use crate::{
     admission::Ticket,
     auth::Refused,
-    session::{Admit, Due, Session},
+    session::{Admit, Session},
 };
 
-/// Held-back events (`latest`) leave this long after the first of them.
-const LATEST_PAUSE: Duration = Duration::from_millis(50);
 /// How long a farewell may take to be read.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -57,6 +56,16 @@ struct Whose<'a> {
     connection: &'a Arc<Connection>,
     /// The organization that it said it is for.
     home: &'a OrgId,
+}
+
+impl<'a> Whose<'a> {
+    fn sender(self, shared: &'a Arc<Shared>) -> Sender<'a> {
+        Sender {
+            shared,
+            connection: self.connection,
+            home: self.home,
+        }
+    }
 }
 
 /// Serves one socket until it ends.
@@ -90,13 +99,15 @@ pub(crate) async fn run(
                 End::Close(code) => {
                     shared.metrics.closed(code);
                     connection.close(code);
+                    shared.hub.vacate(&connection, code.come_back());
                     let last = last_words(&shared, code, connection.id());
                     Box::pin(farewell(&socket, Some(&connection), last)).await;
                 }
                 End::Left => {
+                    shared.hub.vacate(&connection, false);
                     Box::pin(farewell(&socket, Some(&connection), Frame::new())).await;
                 }
-                End::Gone => {}
+                End::Gone => shared.hub.vacate(&connection, true),
             }
             shared.hub.disconnect(&connection);
         }
@@ -124,7 +135,7 @@ fn last_words(shared: &Shared, code: CloseCode, number: u64) -> Frame {
     }
     let after = shared.limits.goodbye_spread.mul_f64(spread(number));
     let after = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-    let goodbye = server::goodbye(code.name(), after);
+    let goodbye = server::goodbye(code.name(), Some(after));
     [goodbye, close].concat().into()
 }
 
@@ -141,33 +152,21 @@ async fn listen(
         // Everybody was told to go while this one came in.
         return End::Close(CloseCode::Restarting);
     }
-    let mut latest_due: Option<Instant> = None;
-    let mut place = Place::default();
+    let mut tending = Tending::default();
+    let mut sent = Sent::default();
     // More than the first frame may have come already.
     let mut more = true;
     loop {
-        let work = connection.work();
-        if let Some(code) = work.close {
-            return End::Close(code);
-        }
         let now = Instant::now();
-        match session.due(now) {
-            Due::Nothing => {}
-            Due::Ping => drop(connection.send(server::ping())),
-            Due::Position => shared.hub.tell_position(connection),
-            Due::Close(code) => return End::Close(code),
-        }
-        match (work.latest, latest_due) {
-            (true, None) => latest_due = Some(now + LATEST_PAUSE),
-            (true, Some(at)) if at <= now => {
-                connection.flush_latest();
-                latest_due = None;
-            }
-            (false, _) => latest_due = None,
-            _ => {}
+        let work = match tending.tend(shared, connection, session, now) {
+            Ok(work) => work,
+            Err(code) => return End::Close(code),
+        };
+        if sent.next(shared).is_some_and(|at| at <= now) {
+            whose.sender(shared).go_on(session, &mut sent, now);
         }
         if more {
-            match read_turn(shared, socket, reader, whose, session).await {
+            match read_turn(shared, socket, reader, whose, session, &mut sent).await {
                 Turn::End(end) => return end,
                 Turn::Drained => more = false,
                 Turn::More => {
@@ -179,11 +178,8 @@ async fn listen(
             }
             continue;
         }
-        let told = place.tell(&shared.turns, work.replay, now, || {
-            shared.hub.replay(connection)
-        });
-        let dues = [latest_due, place.not_before()].into_iter().flatten();
-        let wake = dues.fold(session.next(), Instant::min);
+        let (told, wake) = tending.tell(shared, connection, session, work, now);
+        let wake = sent.next(shared).map_or(wake, |at| wake.min(at));
         tokio::select! {
             ready = socket.readable() => match ready {
                 Ok(()) => more = true,
@@ -195,7 +191,7 @@ async fn listen(
             },
             // More of the past may follow; others get their turn.
             () = tokio::task::yield_now(), if told => {}
-            () = place.called() => {}
+            () = tending.place.called() => {}
             () = connection.woken() => {}
             () = tokio::time::sleep_until(wake.into()) => {}
         }
@@ -209,6 +205,7 @@ async fn read_turn(
     reader: &mut Reader,
     whose: Whose<'_>,
     session: &mut Session,
+    sent: &mut Sent,
 ) -> Turn {
     let connection = whose.connection;
     reader.turn();
@@ -237,6 +234,7 @@ async fn read_turn(
                 return Turn::End(End::Close(CloseCode::Overloaded));
             }
             Read::Life => {
+                connection.note_heard();
                 session.heard(now);
                 session.admit(now) == Admit::Close
             }
@@ -246,6 +244,7 @@ async fn read_turn(
                 session.refused()
             }
             Read::Text(text) => {
+                connection.note_heard();
                 session.heard(now);
                 shared.metrics.frames.inc();
                 match session.admit(now) {
@@ -255,7 +254,9 @@ async fn read_turn(
                         false
                     }
                     Admit::Yes => match parse(&text, &shared.wire_limits()) {
-                        Ok(frame) => Box::pin(handle(shared, socket, whose, session, frame)).await,
+                        Ok(frame) => {
+                            Box::pin(handle(shared, socket, whose, session, sent, frame)).await
+                        }
                         Err(error) => {
                             shared.metrics.error(error.code);
                             connection.send(refusal(&error));
@@ -281,6 +282,7 @@ async fn handle(
     socket: &TcpStream,
     whose: Whose<'_>,
     session: &mut Session,
+    sent: &mut Sent,
     frame: ClientFrame,
 ) -> bool {
     let Whose { connection, home } = whose;
@@ -384,6 +386,19 @@ async fn handle(
                 return session.refused();
             }
         }
+        ClientFrame::Presence(mut presence) => {
+            let organization = presence.organization.take();
+            presence.organization = organization.or_else(|| Some(home.clone()));
+            if let Err(error) = shared.hub.present(connection, &presence) {
+                answer(presence.reference.as_ref(), &error);
+                return !error.error_code().come_back() && session.refused();
+            }
+        }
+        ClientFrame::Event(event) => {
+            if !whose.sender(shared).take(session, sent, *event) {
+                return session.refused();
+            }
+        }
         ClientFrame::Ping { reference } => drop(connection.send(server::pong(reference.as_ref()))),
         ClientFrame::Pong => {}
     }
@@ -410,7 +425,11 @@ async fn keep_writing(socket: &TcpStream, connection: &Connection) {
 
 /// Sends the last bytes, behind what is still on its way, and waits a little for the other side to read
 /// them and close.
-async fn farewell(socket: &TcpStream, connection: Option<&Connection>, mut bytes: Frame) {
+pub(crate) async fn farewell(
+    socket: &TcpStream,
+    connection: Option<&Connection>,
+    mut bytes: Frame,
+) {
     let ending = async {
         while connection.is_some_and(|connection| !connection.drain()) {
             socket.writable().await?;

@@ -29,6 +29,7 @@ fn rule(handler: Option<&str>, grants: bool) -> HubOp {
             })),
             scope: Scope::Organization,
             relay: true,
+            presence: true,
             events: None,
         })),
     })
@@ -332,6 +333,55 @@ fn g25_grants_are_for_one_channel_one_user_and_one_organization() {
     };
     show(Some(fresh)).unwrap();
     assert_eq!(anna.told(), ["subscribed room:1"]);
+}
+
+#[test]
+fn g28_a_paused_subscription_is_not_told_who_is_there_either() {
+    let hub = hub();
+    hub.publish(batch(vec![rule(Some("rooms"), false)]));
+    hub.publish(batch(alone(1)));
+    let [anna, bert] = ["anna", "bert"].map(|user| person(&hub, user));
+    enter(&hub, &bert, 2);
+    let follows =
+        wanted(r#"{"type":"subscribe","channel":"room:1","organizationId":"acme","presence":true}"#);
+    hub.request(&anna.connection, follows, None).unwrap();
+    answer(&hub, &ask(&hub)[0], json!({ "epoch": 1 }));
+    // Until there is nothing to tell any more.
+    let tell = || while hub.keep_presence() == rowcast_hub::PresenceWork::More {};
+    tell();
+    anna.told();
+    let joins = |action: &str| {
+        let text = format!(
+            r#"{{"type":"presence","channel":"room:1","organizationId":"acme","action":"{action}"}}"#
+        );
+        match rowcast_wire::parse(text.as_bytes(), &rowcast_wire::Limits::default()) {
+            Ok(rowcast_wire::ClientFrame::Presence(presence)) => *presence,
+            other => panic!("{other:?}"),
+        }
+    };
+    hub.publish(batch(vec![revoke(Some(2))]));
+    hub.present(&bert.connection, &joins("join")).unwrap();
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(1);
+    while std::time::Instant::now() < until {
+        tell();
+    }
+    assert!(anna.told().is_empty());
+    let refused = hub.present(&anna.connection, &joins("join"));
+    assert_eq!(refused, Err(HubError::Unasked(ROOM.into())));
+    answer(&hub, &ask(&hub)[0], json!({ "epoch": 2 }));
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        tell();
+        let frames = anna.socket.frames();
+        if let Some(frame) = frames
+            .iter()
+            .find(|frame| frame["type"] == "presence_state")
+        {
+            assert!(frame.to_string().contains("bert"), "{frame}");
+            break;
+        }
+        assert!(std::time::Instant::now() < until);
+    }
 }
 
 #[test]

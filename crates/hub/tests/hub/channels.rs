@@ -42,6 +42,7 @@ fn rule(pattern: &str, who: Who, scope: Scope) -> HubOp {
             who,
             scope,
             relay: false,
+            presence: false,
             events: None,
         })),
     })

@@ -52,6 +52,7 @@ fn rooms(relay: bool, events: Option<&[&str]>) -> HubOp {
             who: Who::Public,
             scope: Scope::Organization,
             relay,
+            presence: false,
             events: events.map(|events| events.iter().map(|event| Arc::from(*event)).collect()),
         })),
     })

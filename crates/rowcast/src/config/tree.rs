@@ -384,6 +384,10 @@ tree! {
         broadcasts_per_second: u32 = 20;
         /// Broadcasts that a client may send at once.
         broadcasts_burst: u32 = 60;
+        /// Most client events of one socket that have no answer yet.
+        client_events: u32 = 32;
+        /// Most memory for client events of all sockets that have no answer yet.
+        client_events_bytes: ByteSize = ByteSize::mib(32);
         /// Largest body of `POST /broadcast`.
         broadcast_bytes: ByteSize = ByteSize::mib(1);
         /// Most memory for bodies of `POST /broadcast` that are read or said at a time.
@@ -392,6 +396,34 @@ tree! {
         idempotency_bytes: ByteSize = ByteSize::mib(8);
         /// How long they are kept.
         idempotency_time: Span = Span::ms(3_600_000);
+    }
+    /// Who is there: members of channels.
+    presence: Presence {
+        /// The channels of organizations, `org:<id>`, have members: everybody sees who else is there.
+        organizations: bool = false;
+        /// The channels of users, `user:<id>`, have members: the user's own connections.
+        users: bool = false;
+        /// A member whose socket broke stays for so long: when he is back by then, nobody notices.
+        grace: Span = Span::ms(5_000);
+        /// A member who has given no sign of life for so long is not there any more.
+        expiry: Span = Span::ms(300_000);
+        /// Shortest time between two differences of one channel.
+        tick: Span = Span::ms(50);
+        /// The same of a channel that very many follow.
+        longest_tick: Span = Span::ms(1_000);
+        /// Users of a channel that are listed, those who came first; of all it is told how many they are.
+        listed: u32 = 100;
+        /// Connections that may be present on one channel.
+        members: u32 = 10_000;
+        /// Connections of one user that may be present on one channel.
+        connections_per_user: u32 = 8;
+        /// Largest state of a member.
+        state_bytes: ByteSize = ByteSize::kib(1);
+        /// Most memory for the members of all channels.
+        bytes: ByteSize = ByteSize::mib(32);
+        /// What the differences of one channel may take a second, all who follow it together; beyond it they come
+        /// less often.
+        rate: ByteSize = ByteSize::mib(32);
     }
     /// Asking the application: its functions in the database, as the caller's role.
     application: Application {

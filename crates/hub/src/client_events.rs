@@ -1,0 +1,224 @@
+//! Which events clients may send: the rules of `rowcast.client_events`, as the log says.
+//!
+//! Owns the one decision whether somebody may send an event on a channel: only where he may listen, by the very
+//! question that a subscription asks, and only what is defined for it. What becomes of it is for the gateway.
+
+use std::{cmp::Ordering, sync::Arc};
+
+use bytes::Bytes;
+use rowcast_model::{
+    Becomes, Channel, ClientEventChange, ClientEventRule, OrgId, ParameterKind, Pattern, Topic,
+};
+use serde_json::{Map as Json, Value};
+use smallvec::SmallVec;
+
+use crate::{
+    Connection, Grant, Hub, HubError, Identity, Sent,
+    state::{Map, State},
+    subscribe::Entry,
+};
+
+/// The rules of all events.
+#[derive(Default)]
+pub(crate) struct ClientEvents {
+    /// By the name of the event, the most specific pattern first.
+    by_event: Map<Arc<str>, Vec<Arc<ClientEventRule>>>,
+}
+
+impl ClientEvents {
+    pub(crate) fn set(&mut self, change: &ClientEventChange) {
+        if let Some(rules) = self.by_event.get_mut(&change.event) {
+            rules.retain(|rule| rule.pattern.as_str() != &*change.pattern);
+            if rules.is_empty() {
+                self.by_event.remove(&change.event);
+            }
+        }
+        if let Some(rule) = &change.now {
+            let rules = self.by_event.entry(change.event.clone()).or_default();
+            let before = |other: &Arc<ClientEventRule>| {
+                other.pattern.precedence(&rule.pattern) == Ordering::Less
+            };
+            rules.insert(rules.partition_point(before), rule.clone());
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.by_event = Map::default();
+    }
+
+    fn find(&self, event: &str, name: &str) -> Option<&Arc<ClientEventRule>> {
+        let rules = self.by_event.get(event)?;
+        rules.iter().find(|rule| rule.pattern.fit(name).is_some())
+    }
+}
+
+/// An event that somebody may send, and as what.
+#[derive(Clone, Debug)]
+pub struct Sending {
+    /// Its rule.
+    pub rule: Arc<ClientEventRule>,
+    /// Whose channel it is.
+    pub topic: Topic,
+    /// The values of the parameters of the channel's pattern, and of the event's.
+    pub arguments: Json<String, Value>,
+    /// Who sends.
+    pub identity: Identity,
+    /// What he is in the organization of the channel; on a global channel, without roles.
+    pub grant: Grant,
+}
+
+impl Hub {
+    /// Whether this connection may send an event on a channel now.
+    ///
+    /// # Errors
+    /// [`HubError`]: as for a subscription, and when no such event is defined or it needs another role.
+    pub fn client_event(
+        &self,
+        connection: &Connection,
+        channel: &Channel,
+        organization: Option<&OrgId>,
+        event: &str,
+    ) -> Result<Sending, HubError> {
+        let mut state = self.state.lock();
+        let conn = state.conn(connection).ok_or(HubError::Closed)?;
+        let identity = conn.about.identity.clone();
+        state.client_event(connection, identity, channel, organization, event)
+    }
+
+    /// Says on the channel what such an event is relayed as, to all but the sender's own socket.
+    ///
+    /// # Errors
+    /// [`HubError::Undeclared`] when the channel does not declare that, and as [`Hub::say`].
+    pub fn relay_event(
+        &self,
+        connection: &Connection,
+        sending: &Sending,
+        payload: Bytes,
+    ) -> Result<Sent, HubError> {
+        let (Topic::Channel(_, name), Becomes::Relay(event)) =
+            (&sending.topic, &sending.rule.becomes)
+        else {
+            return Err(HubError::NotReady);
+        };
+        let state = self.state.lock();
+        let rule = state.channels.find(name);
+        let allowed = rule.is_some_and(|rule| state.channels.allows(rule, event));
+        drop(state);
+        if !allowed {
+            return Err(HubError::Undeclared(event.clone()));
+        }
+        let (identity, topic) = (sending.identity.clone(), sending.topic.clone());
+        self.pass_on(identity, topic, event.clone(), payload, Some(connection))
+    }
+}
+
+impl State {
+    fn client_event(
+        &self,
+        connection: &Connection,
+        identity: Identity,
+        channel: &Channel,
+        organization: Option<&OrgId>,
+        event: &str,
+    ) -> Result<Sending, HubError> {
+        let none = || HubError::NoSuchEvent {
+            event: event.into(),
+            channel: channel.to_string().into(),
+        };
+        // Who may not listen does not get to know what is defined.
+        let Entry {
+            topic,
+            grant,
+            authorizer,
+        } = self.admit(&identity, channel, organization)?;
+        let (Channel::Named(name), Some(topic)) = (channel, topic) else {
+            return Err(none());
+        };
+        // Whom the application lets in is known of those who are in.
+        if authorizer.is_some() && !self.is_on(connection, channel, &topic) {
+            return Err(HubError::Unasked(name.clone()));
+        }
+        let rule = self.client_events.find(event, name).ok_or_else(none)?;
+        let has = |role| grant.roles.contains(role);
+        if !rule.roles.is_empty() && !rule.roles.iter().any(has) {
+            return Err(HubError::EventForbidden(event.into()));
+        }
+        let mut arguments = Json::new();
+        for (parameter, value) in rule.pattern.parameters().zip(fit(&rule.pattern, name)) {
+            arguments.insert(parameter.to_string(), value.into());
+        }
+        // Those of the channel's rule were checked, so they count where the names are the same.
+        if let Some(channel) = self.channels.find(name) {
+            let parameters = channel.pattern.parameters().zip(&channel.parameters);
+            for ((parameter, kind), value) in parameters.zip(fit(&channel.pattern, name)) {
+                let number = match kind {
+                    ParameterKind::Int => value.parse::<i64>().ok(),
+                    _ => None,
+                };
+                let value = number.map_or_else(|| value.into(), Value::from);
+                arguments.insert(parameter.to_string(), value);
+            }
+        }
+        Ok(Sending {
+            rule: rule.clone(),
+            topic,
+            arguments,
+            identity,
+            grant,
+        })
+    }
+}
+
+fn fit<'n>(pattern: &Pattern, name: &'n str) -> SmallVec<[&'n str; 4]> {
+    pattern.fit(name).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(pattern: &str, event: &str, there: bool) -> ClientEventChange {
+        let rule = ClientEventRule {
+            pattern: pattern.parse().unwrap(),
+            event: event.into(),
+            becomes: Becomes::Relay("out".into()),
+            roles: [].into(),
+            input: None,
+            max_bytes: 100,
+            throttle: None,
+            rate: None,
+        };
+        ClientEventChange {
+            pattern: pattern.into(),
+            event: event.into(),
+            now: there.then(|| Arc::new(rule)),
+        }
+    }
+
+    #[test]
+    fn the_most_specific_pattern_counts_and_events_are_exact() {
+        let mut events = ClientEvents::default();
+        for (pattern, event) in [
+            ("room:*", "join"),
+            ("*:*", "join"),
+            ("room:7", "join"),
+            ("room:*", "leave"),
+        ] {
+            events.set(&change(pattern, event, true));
+        }
+        let found = |events: &ClientEvents, event, name| {
+            let rule = events.find(event, name);
+            rule.map(|rule| rule.pattern.as_str().to_owned())
+        };
+        assert_eq!(found(&events, "join", "room:7").as_deref(), Some("room:7"));
+        assert_eq!(found(&events, "join", "room:8").as_deref(), Some("room:*"));
+        assert_eq!(found(&events, "join", "hall:8").as_deref(), Some("*:*"));
+        assert_eq!(found(&events, "leave", "room:7").as_deref(), Some("room:*"));
+        assert_eq!(found(&events, "leave", "hall:8"), None);
+        assert_eq!(found(&events, "joi", "room:7"), None);
+        events.set(&change("room:7", "join", false));
+        assert_eq!(found(&events, "join", "room:7").as_deref(), Some("room:*"));
+        events.set(&change("room:*", "leave", false));
+        assert!(!events.by_event.contains_key("leave"));
+    }
+}
