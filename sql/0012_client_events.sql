@@ -97,6 +97,11 @@ BEGIN
         RAISE EXCEPTION 'a client event has one of handler, webhook and relay' USING ERRCODE = 'invalid_parameter_value',
             HINT = format('rowcast.define_client_event(%L, %L, handler => ''app.on_%s'');', pattern, event, event);
     END IF;
+    -- The service says these itself, when somebody comes to a channel or leaves it.
+    IF starts_with(event, 'presence.') AND (relay IS NOT NULL OR event NOT IN ('presence.join', 'presence.leave')) THEN
+        RAISE EXCEPTION 'the event "%" is no client''s: of those that begin with "presence." there are presence.join and presence.leave, for a handler or a webhook', event
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the event another name.';
+    END IF;
     IF handler IS NOT NULL THEN
         SELECT format('%I.%I', n.nspname, p.proname) INTO called
         FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = handler;

@@ -3,7 +3,14 @@
 
 use serde_json::{Value, json};
 
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+};
+
 use super::client_events::{CURSORS, answer, ask, event, machine, on, refused, with};
+use crate::harness::until;
 
 const ROOMS: &str = r#"
 CREATE TABLE app.presence (user_id text, room_id int, joined_at timestamptz, PRIMARY KEY (user_id, room_id));
@@ -180,4 +187,176 @@ async fn a_machine_is_nobody() {
     let reply = ask(&mut machine, "room:7", "join", json!({})).await;
     // Its row has no user, which the table does not take.
     assert_eq!(refused(&reply).0, 322, "{}", reply.text);
+}
+
+/// What waits of all sockets shares a budget; whoever goes beyond is refused and may try again.
+#[tokio::test]
+async fn events_of_all_sockets_share_a_budget() {
+    let world = with(ROOMS, &[("ROWCAST__LIMITS__CLIENT_EVENTS_BYTES", "12 KiB")]).await;
+    let mut anna = world.member("anna", "org_1").await;
+    let mut bert = world.member("bert", "org_1").await;
+    let long = "x".repeat(6000);
+    let slow = |n: &str, more: &str| json!({ "n": n, "seconds": 1.0, "more": more });
+    anna.send(event("room:1", "slow", slow("1", &long))).await;
+    let waiting = "client_events_waiting_bytes";
+    until("it is handled", async || {
+        world.server.metric(waiting).await > 6000.0
+    })
+    .await;
+    let reply = ask(&mut bert, "room:1", "slow", slow("2", &long)).await;
+    assert_eq!(refused(&reply).1, "overloaded");
+    let small = ask(&mut bert, "room:1", "join", json!({})).await;
+    assert!(small.is("event_reply"), "{}", small.text);
+    until("all have their answer", async || {
+        world.server.metric(waiting).await == 0.0
+    })
+    .await;
+    answer(&mut bert, "room:1", "slow", slow("2", &long)).await;
+    let overloaded = r#"client_events_total{outcome="overloaded"}"#;
+    assert_eq!(world.server.metric(overloaded).await, 1.0);
+}
+
+/// A handler that takes too long is ended, and what it did is undone; the next one is handled.
+#[tokio::test]
+async fn a_handler_ends_in_time() {
+    let world = with(ROOMS, &[("ROWCAST__APPLICATION__TIMEOUT", "500 ms")]).await;
+    let mut anna = world.member("anna", "org_1").await;
+    let slow = json!({ "n": "1", "seconds": 30 });
+    let reply = ask(&mut anna, "room:1", "slow", slow).await;
+    assert_eq!(refused(&reply).1, "application_unavailable");
+    answer(
+        &mut anna,
+        "room:1",
+        "slow",
+        json!({ "n": "2", "seconds": 0 }),
+    )
+    .await;
+    let rows = "SELECT string_agg(user_id, ',') FROM app.presence";
+    assert_eq!(world.sql.text(rows).await, "2");
+}
+
+/// Whoever is put out while his events wait: the one that has begun ends, the others are not handled.
+#[tokio::test]
+async fn what_waits_is_decided_again() {
+    let world = with(ROOMS, &[]).await;
+    let mut anna = world.member("anna", "org_1").await;
+    let slow = |n: u32, seconds: f64| json!({ "n": n.to_string(), "seconds": seconds });
+    for (n, seconds) in [(1, 2.0), (2, 0.0)] {
+        let mut frame = event("room:1", "slow", slow(n, seconds));
+        frame["ref"] = json!(n);
+        anna.send(frame).await;
+    }
+    assert!(anna.ask(json!({ "type": "ping" })).await.is("pong"));
+    world
+        .exec("DELETE FROM rowcast.memberships WHERE user_id = 'anna'")
+        .await;
+    let reply = anna
+        .until("an answer", |frame| frame.json["ref"] == 2)
+        .await;
+    assert_eq!(refused(&reply).1, "not_member");
+    let first = anna
+        .seen
+        .iter()
+        .find(|frame| frame.json["ref"] == 1)
+        .unwrap();
+    assert!(first.is("event_reply"), "{}", first.text);
+    let rows = "SELECT string_agg(user_id, ',') FROM app.presence";
+    assert_eq!(world.sql.text(rows).await, "1");
+    // And of a socket that goes: nobody waits for an answer.
+    let mut bert = world.member("bert", "org_1").await;
+    bert.send(event("room:1", "slow", slow(3, 1.0))).await;
+    bert.send(event("room:1", "slow", slow(4, 0.0))).await;
+    assert!(bert.ask(json!({ "type": "ping" })).await.is("pong"));
+    drop(bert);
+    let abandoned = r#"client_events_total{outcome="abandoned"}"#;
+    until("the other is given up", async || {
+        world.server.metric(abandoned).await == 1.0
+    })
+    .await;
+    assert_eq!(world.sql.text(rows).await, "1,3");
+}
+
+/// A webhook of the configuration handles an event: it gets what a function gets, signed; its words reach the
+/// sender; and an event of a webhook that nobody configured fails.
+#[tokio::test]
+async fn x10_a_webhook_handles_an_event() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/events", listener.local_addr().unwrap());
+    let (told, mut questions) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answer_posts(stream, told.clone()));
+        }
+    });
+    let world = with(
+        "SELECT rowcast.define_channel('room:{id}', 'public');
+         SELECT rowcast.define_client_event('room:*', 'report', webhook => 'moderation');
+         SELECT rowcast.define_client_event('room:*', 'lost', webhook => 'nobody');",
+        &[
+            ("ROWCAST__WEBHOOKS__MODERATION__URL", &url),
+            (
+                "ROWCAST__WEBHOOKS__MODERATION__SECRET",
+                "0123456789012345678901234567890123456789",
+            ),
+        ],
+    )
+    .await;
+    let mut anna = world.member("anna", "org_1").await;
+    let data = json!({ "message": 9, "user_id": "bert" });
+    let got = answer(&mut anna, "room:7", "report", data.clone()).await;
+    assert_eq!(got, json!({ "case": 1 }));
+    let (head, question) = questions.recv().await.unwrap();
+    assert!(head.contains("rowcast-signature: t="), "{head}");
+    assert_eq!(
+        (&question["asking"], &question["channel"]),
+        (&json!("event"), &json!("room:7"))
+    );
+    assert_eq!(
+        (&question["input"], &question["arguments"]),
+        (&data, &json!({ "id": "7" }))
+    );
+    assert_eq!(question["caller"]["userId"], "anna");
+    let reply = ask(&mut anna, "room:7", "report", json!({ "no": true })).await;
+    assert_eq!(refused(&reply), (320, "refused", "accessdenied", "Not you"));
+    let reply = ask(&mut anna, "room:7", "lost", json!({})).await;
+    assert_eq!(refused(&reply).1, "application_failed");
+}
+
+/// Answers requests one after the other, and tells what was asked.
+async fn answer_posts(mut stream: TcpStream, told: mpsc::UnboundedSender<(String, Value)>) {
+    let mut bytes = Vec::new();
+    loop {
+        let head_end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+        let whole = head_end.and_then(|end| {
+            let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
+            let length = head.split("content-length:").nth(1)?.lines().next()?;
+            let length: usize = length.trim().parse().ok()?;
+            let body = bytes.get(end + 4..end + 4 + length)?;
+            Some((
+                head,
+                serde_json::from_slice::<Value>(body).ok()?,
+                end + 4 + length,
+            ))
+        });
+        let Some((head, question, end)) = whole else {
+            if stream.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
+                return;
+            }
+            continue;
+        };
+        bytes.drain(..end);
+        let (status, body) = match question["input"]["no"] == true {
+            true => (
+                "403 Forbidden",
+                r#"{"code":"accessdenied","message":"Not you"}"#,
+            ),
+            false => ("200 OK", r#"{"case":1}"#),
+        };
+        let _ = told.send((head, question));
+        let length = body.len();
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}");
+        if stream.write_all(answer.as_bytes()).await.is_err() {
+            return;
+        }
+    }
 }

@@ -9,6 +9,7 @@ mod examples;
 mod handlers;
 mod masks;
 mod presence;
+mod presence_rights;
 mod protocol;
 mod sending;
 mod shapes;

@@ -1,10 +1,10 @@
-//! Who is there: C5 to C10, X12, X26, and that nobody sees those who are not his.
+//! Who is there: C5 to C10, X26: members come, change and go, on sockets that live, break and are killed.
 
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::{
-    client::{Client, End, PATIENCE},
+    client::{Client, End},
     fixture::TRACK,
     present::Watcher,
     rng::Rng,
@@ -13,30 +13,31 @@ use crate::harness::{
     world::{World, subscribe},
 };
 
-const DOCUMENTS: &str = "SELECT rowcast.define_channel('document:*', 'public', presence => true);";
+pub(super) const DOCUMENTS: &str =
+    "SELECT rowcast.define_channel('document:*', 'public', presence => true);";
 
-async fn world(env: &[(&str, &str)]) -> World {
+pub(super) async fn world(env: &[(&str, &str)]) -> World {
     with(DOCUMENTS, env).await
 }
 
-async fn with(channels: &str, env: &[(&str, &str)]) -> World {
+pub(super) async fn with(channels: &str, env: &[(&str, &str)]) -> World {
     World::prepared(&format!("{TRACK} {channels}"), env).await
 }
 
 /// What a client says about itself on `document:7`; the reply.
-async fn says(client: &mut Client, action: &str, state: Value) -> Value {
+pub(super) async fn says(client: &mut Client, action: &str, state: Value) -> Value {
     let frame =
         json!({ "type": "presence", "channel": "document:7", "action": action, "state": state });
     client.ask(frame).await.json
 }
 
-async fn joins(client: &mut Client, name: &str) {
+pub(super) async fn joins(client: &mut Client, name: &str) {
     let reply = says(client, "join", json!({ "name": name })).await;
     assert_eq!(reply["action"], "join", "{reply}");
 }
 
 /// Subscribes to `document:7`, with presence or without; the reply's type, or the name of the error.
-async fn follows(client: &mut Client, presence: Value) -> String {
+pub(super) async fn follows(client: &mut Client, presence: Value) -> String {
     let reply = client
         .ask(subscribe("document:7", json!({ "presence": presence })))
         .await;
@@ -44,25 +45,25 @@ async fn follows(client: &mut Client, presence: Value) -> String {
     reply.text_of(field).to_owned()
 }
 
-async fn watcher(world: &World, user: &str) -> Watcher {
+pub(super) async fn watcher(world: &World, user: &str) -> Watcher {
     watcher_in(world, user, "org_1").await
 }
 
-async fn watcher_in(world: &World, user: &str, organization: &str) -> Watcher {
+pub(super) async fn watcher_in(world: &World, user: &str, organization: &str) -> Watcher {
     let mut client = world.member(user, organization).await;
     assert_eq!(follows(&mut client, json!(true)).await, "subscribed");
     Watcher::new(client)
 }
 
 /// Somebody on the document, who does not look at who else is.
-async fn writer(world: &World, user: &str) -> Client {
+pub(super) async fn writer(world: &World, user: &str) -> Client {
     let mut client = world.member(user, "org_1").await;
     assert_eq!(follows(&mut client, json!(false)).await, "subscribed");
     client
 }
 
 /// The name of the error that a request is refused with.
-async fn refused(client: &mut Client, frame: Value) -> String {
+pub(super) async fn refused(client: &mut Client, frame: Value) -> String {
     client.ask(frame).await.text_of("name").to_owned()
 }
 
@@ -400,199 +401,4 @@ async fn c06_c07_everybody_has_the_same_list_after_a_storm() {
         world.server.metric("presence_members").await,
         expected.1 as f64
     );
-}
-
-/// One document in two organizations has two rooms; nobody is told of the other's, whatever he asks.
-#[tokio::test]
-async fn presence_never_crosses_organizations() {
-    let world = world(&[]).await;
-    let mut ada = watcher(&world, "ada").await;
-    let mut other = watcher_in(&world, "olga", "org_2").await;
-    let mut bert = writer(&world, "bert").await;
-    joins(&mut bert, "Bert").await;
-    joins(&mut other.client, "Olga").await;
-    ada.until_there(&["bert"]).await;
-    other.until_there(&["olga"]).await;
-    for action in ["join", "list"] {
-        let frame = json!({ "type": "presence", "channel": "document:7", "action": action, "organizationId": "org_1" });
-        assert_eq!(refused(&mut other.client, frame).await, "not_subscribed");
-    }
-    let seen = other.client.seen.iter();
-    assert!(seen.clone().all(|frame| !frame.text.contains("bert")));
-    assert_eq!(ada.list.counts, (1, 1));
-}
-
-/// A member leaves where his membership ends in the log, and is told nothing behind it; so does one who is taken
-/// off the channel, or whose token ends.
-#[tokio::test]
-async fn c09_members_leave_with_their_rights() {
-    let world = with(
-        "SELECT rowcast.define_channel('document:*', 'role', roles => '{writer}', presence => true);",
-        &[],
-    )
-    .await;
-    let mut ada = world.member_with_role("ada", "org_1", "writer").await;
-    follows(&mut ada, json!(true)).await;
-    let mut ada = Watcher::new(ada);
-    let mut bert = world.member_with_role("bert", "org_1", "writer").await;
-    follows(&mut bert, json!(true)).await;
-    joins(&mut bert, "Bert").await;
-    ada.until_there(&["bert"]).await;
-    world
-        .exec("UPDATE rowcast.memberships SET role = 'reader' WHERE user_id = 'bert'")
-        .await;
-    ada.until_there(&[]).await;
-    let off = bert
-        .until("the end", |frame| frame.is("unsubscribed"))
-        .await;
-    assert_eq!(off.text_of("reason"), "not_admitted");
-    joins(&mut ada.client, "Ada").await;
-    ada.until_there(&["ada"]).await;
-    assert_eq!(follows(&mut bert, json!(true)).await, "channel_forbidden");
-    let about_ada = |frame: &&crate::harness::client::Frame| frame.text.contains("\"ada\"");
-    assert_eq!(bert.seen.iter().filter(about_ada).count(), 0);
-
-    world
-        .exec("SELECT rowcast.revoke('document:7', reason => 'moved', organization => 'org_1')")
-        .await;
-    ada.client
-        .until("the end", |frame| frame.is("unsubscribed"))
-        .await;
-    follows(&mut ada.client, json!(true)).await;
-    ada.until("nobody", |list| list.counts == (0, 0)).await;
-
-    world.add_member("carl", "org_1", "writer").await;
-    drop(world.login("carl", "org_1").await);
-    let short = token::sign(&json!({ "sub": "carl", "exp": token::now() + 3 }));
-    let mut carl = Client::login(world.server.public, &short, "org_1").await;
-    follows(&mut carl, json!(false)).await;
-    joins(&mut carl, "Carl").await;
-    ada.until_there(&["carl"]).await;
-    assert_eq!(carl.until_closed().await.0, 4502);
-    ada.until_there(&[]).await;
-}
-
-/// The rule is followed live: where it says no, nobody is there, and whoever was is told.
-#[tokio::test]
-async fn x26_the_rule_says_which_channels_have_members() {
-    let world = with(
-        "SELECT rowcast.define_channel('document:*', 'public', presence => true);
-         SELECT rowcast.define_channel('room:*', 'public');",
-        &[],
-    )
-    .await;
-    let mut ada = watcher(&world, "ada").await;
-    joins(&mut ada.client, "Ada").await;
-    ada.until_there(&["ada"]).await;
-    world
-        .exec("SELECT rowcast.define_channel('document:*', 'public')")
-        .await;
-    let off = ada
-        .client
-        .until("the end", |frame| frame.text_of("action") == "off")
-        .await;
-    assert_eq!(off.text_of("reason"), "channel_rule_changed");
-    assert_eq!(
-        says(&mut ada.client, "join", json!({})).await["name"],
-        "presence_off"
-    );
-    for channel in ["room:1", "org:org_1", "user:ada", "tenant:org_1:orders"] {
-        let wanted = subscribe(channel, json!({ "presence": true }));
-        assert_eq!(
-            refused(&mut ada.client, wanted).await,
-            "presence_off",
-            "{channel}"
-        );
-    }
-    // The subscription goes on without it.
-    world
-        .exec("SELECT rowcast.send('document:7', 'saved', organization => 'org_1')")
-        .await;
-    ada.client
-        .until("the broadcast", |frame| frame.is("broadcast"))
-        .await;
-    world.exec(DOCUMENTS).await;
-    crate::harness::until("the rule is known", async || {
-        follows(&mut ada.client, json!(true)).await == "subscribed"
-    })
-    .await;
-}
-
-/// The channels that are there without a rule have members where the configuration says so.
-#[tokio::test]
-async fn x26_organizations_and_users_by_configuration() {
-    let env = [
-        ("ROWCAST__PRESENCE__ORGANIZATIONS", "true"),
-        ("ROWCAST__PRESENCE__USERS", "true"),
-    ];
-    let world = world(&env).await;
-    for channel in ["org:org_1", "user:ada"] {
-        let mut ada = match channel {
-            "org:org_1" => world.member("ada", "org_1").await,
-            _ => world.login("ada", "org_1").await,
-        };
-        ada.ask(subscribe(channel, json!({ "presence": true })))
-            .await;
-        ada.ask(json!({ "type": "presence", "channel": channel, "action": "join" }))
-            .await;
-        let mut ada = Watcher::new(ada);
-        ada.until_there(&["ada"]).await;
-    }
-}
-
-/// What a client says of itself is bounded, and nobody says anything without having said who he is.
-#[tokio::test]
-async fn x26_what_is_too_much_is_refused() {
-    let env = [
-        ("ROWCAST__PRESENCE__STATE_BYTES", "100"),
-        ("ROWCAST__PRESENCE__MEMBERS", "3"),
-        ("ROWCAST__PRESENCE__CONNECTIONS_PER_USER", "2"),
-    ];
-    let world = world(&env).await;
-    let mut ada = writer(&world, "ada").await;
-    let large = says(&mut ada, "join", json!({ "text": "x".repeat(100) })).await;
-    assert_eq!(
-        (&large["code"], &large["name"]),
-        (&json!(342), &json!("state_too_large"))
-    );
-    let mut deep = json!(1);
-    for _ in 0..9 {
-        deep = json!({ "a": deep });
-    }
-    for state in [json!([]), json!("x"), deep] {
-        assert_eq!(says(&mut ada, "join", state).await["name"], "invalid_field");
-    }
-    joins(&mut ada, "Ada").await;
-    let mut more = Vec::new();
-    for (user, expected) in [
-        ("ada", "join"),
-        ("ada", "presence_full"),
-        ("bert", "join"),
-        ("carl", "presence_full"),
-    ] {
-        let mut client = match user {
-            "ada" => world.login(user, "org_1").await,
-            _ => world.member(user, "org_1").await,
-        };
-        follows(&mut client, json!(false)).await;
-        let reply = says(&mut client, "join", json!({})).await;
-        let field = if reply["type"] == "error" {
-            "name"
-        } else {
-            "action"
-        };
-        assert_eq!(reply[field], expected, "{user}");
-        more.push(client);
-    }
-    let refusals = world
-        .server
-        .metric("presence_refusals_total{error=\"presence_full\"}")
-        .await;
-    assert_eq!(refusals, 2.0);
-    let mut nobody = Client::open(world.server.public).await;
-    nobody
-        .send(json!({ "type": "presence", "channel": "document:7", "action": "join" }))
-        .await;
-    let error = nobody.next(PATIENCE).await.unwrap();
-    assert_eq!(error.text_of("name"), "auth_required");
 }

@@ -8,6 +8,7 @@ mod latency;
 mod masks;
 mod memory;
 mod ours;
+mod presence;
 mod process;
 mod reader;
 mod report;
@@ -29,7 +30,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 struct Arguments {
     #[command(subcommand)]
     command: Option<Inner>,
-    /// Which of: writes, fanout, masks, latency, memory, stalled, reader, broadcast; all when none is named.
+    /// Which of: writes, fanout, masks, latency, memory, stalled, reader, broadcast, presence; all when none is named.
     only: Vec<String>,
     /// Counted runs of each.
     #[arg(long, default_value_t = 3)]
@@ -40,6 +41,9 @@ struct Arguments {
     /// Of the fan-out, only the shapes whose name has this in it.
     #[arg(long, default_value = "")]
     shape: String,
+    /// Of the join storms, only those of at most so many members.
+    #[arg(long, default_value_t = 10_000)]
+    members: usize,
     /// Where the report goes.
     #[arg(long, default_value = "docs")]
     docs: PathBuf,
@@ -119,6 +123,13 @@ async fn all(arguments: &Arguments) -> Result<()> {
             arguments,
             "broadcast",
             broadcast::run(rounds, Duration::from_secs(2)).await?,
+        )?;
+    }
+    if wanted("presence") {
+        finish(
+            arguments,
+            "presence",
+            presence::run(rounds, arguments.members).await?,
         )?;
     }
     Ok(())

@@ -96,7 +96,7 @@ async fn read_until(socket: &mut TcpStream, end: &[u8]) -> Result<Vec<u8>> {
 }
 
 /// A client's text frame; the mask of zeros is allowed and cheap.
-fn masked_text(payload: &[u8]) -> Vec<u8> {
+pub fn masked_text(payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![0x81];
     match payload.len() {
         len @ 0..=125 => frame.push(0x80 | len as u8),

@@ -38,7 +38,7 @@ use crate::{
     auth::{Grants, Verifier},
     authorizing,
     broadcast::{self, Broadcasts},
-    http, sse,
+    coming, http, sse,
     takeover::Takeover,
     ws::{self, Shared},
 };
@@ -116,6 +116,9 @@ pub async fn serve(
             used: metrics.waiting_events.clone(),
         })),
     });
+    if let Some(application) = shared.application.clone() {
+        listeners.spawn(coming::run(shared.clone(), application));
+    }
     let socket = Router::new()
         .route("/realtime/v1/websocket", get(ws::upgrade))
         .route("/realtime/v1/events", any(sse::events))

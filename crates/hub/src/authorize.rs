@@ -11,9 +11,7 @@ use std::{
     time::Duration,
 };
 
-use rowcast_model::{
-    AskError, Asking, Authorizer, Channel, OrgId, Question, Revocation, Timestamp, Topic,
-};
+use rowcast_model::{AskError, Asking, Authorizer, Channel, OrgId, Question, Topic};
 use rowcast_wire::{Frame, server};
 use serde_json::value::RawValue;
 use slab::Slab;
@@ -25,8 +23,7 @@ use crate::{
     grants::{Revocations, ShownGrant},
     pass::{Due, Ending, Pass, Then},
     spread,
-    stage::Stage,
-    state::{Replay, State},
+    state::State,
     topics::SubId,
     verdict::{judge, verdict},
 };
@@ -157,6 +154,16 @@ impl Doors {
         }
     }
 
+    /// What those who wait to come to a channel were asked about before does not count any more.
+    pub(crate) fn ask_again(&mut self, topic: &Topic) {
+        for (key, guest) in &mut self.guests {
+            if guest.topic == *topic && guest.asked.take().is_some() {
+                self.waiting.push_back(key);
+                self.bell.notify_one();
+            }
+        }
+    }
+
     /// A subscription is to be looked at at another time.
     fn moved(&mut self, id: SubId, before: Option<Duration>, after: Option<Duration>) {
         if before == after {
@@ -194,7 +201,7 @@ impl State {
         if let Some(shown) = shown.filter(|_| by.grants) {
             let user = admitted.grant.user.as_ref();
             let keep = self.limits.history_retention;
-            let now = seconds(crate::hub::now());
+            let now = crate::revoke::seconds(crate::hub::now());
             let checked = self
                 .doors
                 .revocations
@@ -384,7 +391,11 @@ impl State {
     }
 
     /// Does something with a pass, and looks at it again when that says.
-    fn with_pass<T>(&mut self, id: SubId, change: impl FnOnce(&mut Pass) -> T) -> Option<T> {
+    pub(crate) fn with_pass<T>(
+        &mut self,
+        id: SubId,
+        change: impl FnOnce(&mut Pass) -> T,
+    ) -> Option<T> {
         let pass = self.subs.get_mut(id as usize)?.pass.as_mut()?;
         let before = pass.next();
         let result = change(pass);
@@ -519,95 +530,6 @@ impl State {
         Some(connection)
     }
 
-    /// A revocation, at its place in the log: ends what it ends, pauses what the application is asked about, and has
-    /// those asked about again who wait to come in.
-    pub(crate) fn revoke(&mut self, revocation: &Revocation, stage: &mut Stage) {
-        let topic = Topic::Channel(revocation.organization.clone(), revocation.channel.clone());
-        self.remember(&topic, revocation.epoch);
-        for (key, guest) in self.doors.guests.iter_mut() {
-            if guest.topic == topic && guest.asked.take().is_some() {
-                self.doors.waiting.push_back(key);
-                self.doors.bell.notify_one();
-            }
-        }
-        let on_it = |sub: &crate::state::Sub| {
-            matches!(sub.channel, Channel::Named(_)) && sub.topic.as_ref() == Some(&topic)
-        };
-        let there = self.subs.iter().filter(|(_, sub)| on_it(sub));
-        let there: Vec<SubId> = there
-            .filter_map(|(id, _)| SubId::try_from(id).ok())
-            .collect();
-        let (now, reason) = (self.now, revocation.reason.as_ref());
-        for id in there {
-            let then = self.with_pass(id, |pass| pass.revoked(now, revocation.epoch, reason));
-            match then {
-                // A rule lets him in, and he may come again.
-                None => self.end_sub(
-                    id,
-                    revocation.epoch,
-                    reason.map_or(crate::pass::REVOKED, |reason| reason),
-                    stage,
-                ),
-                Some(Then::Ends(ending)) => {
-                    self.metrics.authorized("revoked");
-                    self.end_sub(id, ending.epoch, &ending.reason, stage);
-                }
-                Some(Then::Pauses) => {
-                    self.metrics.authorized("paused");
-                    self.pause(id);
-                }
-                Some(Then::Stays | Then::Resumes) => {}
-            }
-        }
-        self.revoke_lost(&topic);
-    }
-
-    /// Notes a revocation for grants that clients bring.
-    fn remember(&mut self, topic: &Topic, epoch: Option<i64>) {
-        let Topic::Channel(_, name) = topic else {
-            return;
-        };
-        let rule = self.channels.find(name);
-        let grants = rule.is_some_and(
-            |rule| matches!(&rule.who, rowcast_model::Who::Authorized(by) if by.grants),
-        );
-        if grants {
-            let keep = self.limits.history_retention;
-            // Later than the commit by what the log lags: whoever was given a grant meanwhile gets another.
-            let at = seconds(crate::hub::now());
-            let most = self.limits.revocations;
-            self.doors.revocations.note(topic, epoch, at, most, keep);
-        }
-    }
-
-    /// Nothing more is delivered from here on; what comes is told from the history, if it may be.
-    fn pause(&mut self, id: SubId) {
-        self.rest_seat(id);
-        let position = self.position();
-        let Some(sub) = self.subs.get(id as usize) else {
-            return;
-        };
-        if sub.replay.is_some() {
-            return; // In no index already; it is told no more of the past.
-        }
-        let of_class =
-            sub.skip_until.is_none() && self.classes.get(sub.class).is_some_and(|class| class.open);
-        let open = (sub.open || of_class).then_some(position.commit_lsn);
-        let ahead = sub
-            .skip_until
-            .filter(|until| until.compare(&position) == Some(std::cmp::Ordering::Greater));
-        self.delist(id);
-        if let Some(sub) = self.subs.get_mut(id as usize) {
-            sub.open = false;
-            sub.skip_until = None;
-            sub.replay = Some(Box::new(Replay {
-                from: ahead.unwrap_or(position),
-                open,
-                recovering: None,
-            }));
-        }
-    }
-
     /// The claims of a connection are others: it is asked about again, and stays meanwhile.
     pub(crate) fn ask_again(&mut self, slot: u32) {
         let now = self.now;
@@ -633,9 +555,4 @@ fn taken_off(channel: &Channel, topic: Option<&Topic>, ending: &Ending) -> Frame
         &ending.reason,
         ending.epoch,
     )
-}
-
-/// Whole seconds since 1970, as grants count.
-pub(crate) fn seconds(at: Timestamp) -> u64 {
-    u64::try_from(at.0 / 1_000_000).unwrap_or(0)
 }

@@ -7,16 +7,24 @@ use std::{cmp::Ordering, sync::Arc};
 
 use bytes::Bytes;
 use rowcast_model::{
-    Becomes, Channel, ClientEventChange, ClientEventRule, OrgId, ParameterKind, Pattern, Topic,
+    Asking, Becomes, Caller, Channel, ClientEventChange, ClientEventRule, OrgId, ParameterKind,
+    Pattern, Question, Topic, Who,
 };
-use serde_json::{Map as Json, Value};
+use serde_json::{Map as Json, Value, value::RawValue};
 use smallvec::SmallVec;
 
 use crate::{
-    Connection, Grant, Hub, HubError, Identity, Sent,
+    Connection, Grant, Hub, HubError, Identity, Sent, Turning,
     state::{Map, State},
     subscribe::Entry,
 };
+
+/// What the names of the service's own events begin with: no client sends them.
+const PRESENCE_EVENTS: &str = "presence.";
+/// A user came to a channel.
+const PRESENCE_JOIN: &str = "presence.join";
+/// A user left a channel.
+const PRESENCE_LEAVE: &str = "presence.leave";
 
 /// The rules of all events.
 #[derive(Default)]
@@ -44,6 +52,13 @@ impl ClientEvents {
 
     pub(crate) fn clear(&mut self) {
         self.by_event = Map::default();
+    }
+
+    /// Whether somebody does something about who comes and who leaves.
+    pub(crate) fn handles_presence(&self) -> bool {
+        [PRESENCE_JOIN, PRESENCE_LEAVE]
+            .iter()
+            .any(|event| self.by_event.contains_key(*event))
     }
 
     fn find(&self, event: &str, name: &str) -> Option<&Arc<ClientEventRule>> {
@@ -85,6 +100,12 @@ impl Hub {
         state.client_event(connection, identity, channel, organization, event)
     }
 
+    /// What the application is to be asked about somebody who came to a channel or left it; `None`: nothing, as no
+    /// function or webhook is defined for that, or he may not ask.
+    pub fn presence_question(&self, turning: &Turning) -> Option<Question> {
+        self.state.lock().presence_question(turning)
+    }
+
     /// Says on the channel what such an event is relayed as, to all but the sender's own socket.
     ///
     /// # Errors
@@ -103,7 +124,14 @@ impl Hub {
         let state = self.state.lock();
         let rule = state.channels.find(name);
         let allowed = rule.is_some_and(|rule| state.channels.allows(rule, event));
+        // What was held back may come when its sender is no more on the channel.
+        let asks = rule.is_some_and(|rule| matches!(rule.who, Who::Authorized(_)));
+        let channel = Channel::Named(name.clone());
+        let on = !asks || state.is_on(connection, &channel, &sending.topic);
         drop(state);
+        if !on {
+            return Err(HubError::Unasked(name.clone()));
+        }
         if !allowed {
             return Err(HubError::Undeclared(event.clone()));
         }
@@ -138,11 +166,27 @@ impl State {
         if authorizer.is_some() && !self.is_on(connection, channel, &topic) {
             return Err(HubError::Unasked(name.clone()));
         }
+        // These the service alone says.
+        if event.starts_with(PRESENCE_EVENTS) {
+            return Err(none());
+        }
         let rule = self.client_events.find(event, name).ok_or_else(none)?;
         let has = |role| grant.roles.contains(role);
         if !rule.roles.is_empty() && !rule.roles.iter().any(has) {
             return Err(HubError::EventForbidden(event.into()));
         }
+        let arguments = self.arguments(rule, name);
+        Ok(Sending {
+            rule: rule.clone(),
+            topic,
+            arguments,
+            identity,
+            grant,
+        })
+    }
+
+    /// The values of the parameters of an event's pattern and of its channel's.
+    fn arguments(&self, rule: &ClientEventRule, name: &str) -> Json<String, Value> {
         let mut arguments = Json::new();
         for (parameter, value) in rule.pattern.parameters().zip(fit(&rule.pattern, name)) {
             arguments.insert(parameter.to_string(), value.into());
@@ -159,12 +203,44 @@ impl State {
                 arguments.insert(parameter.to_string(), value);
             }
         }
-        Ok(Sending {
-            rule: rule.clone(),
-            topic,
-            arguments,
-            identity,
-            grant,
+        arguments
+    }
+
+    /// What the application is asked about somebody who came or left; `None`: nothing.
+    fn presence_question(&self, turning: &Turning) -> Option<Question> {
+        let Turning { news, identity } = turning;
+        let rule = self.client_events.find(news.event(), &news.channel)?;
+        let Becomes::Question(handler) = &rule.becomes else {
+            return None;
+        };
+        let organization = news.topic.organization();
+        let caller = match self.caller(identity, news.connection, organization) {
+            // Whoever left since he is no member any more is told all the same, without a role.
+            Err(HubError::NotMember(organization)) if !news.came => {
+                let caller = self.caller(identity, news.connection, None).ok()?;
+                Caller {
+                    organization_id: Some(organization),
+                    ..caller
+                }
+            }
+            caller => caller.ok()?,
+        };
+        let has = |role| caller.roles.contains(role);
+        if news.came && !rule.roles.is_empty() && !rule.roles.iter().any(has) {
+            return None;
+        }
+        let state = std::str::from_utf8(&news.state).ok()?;
+        let input = format!(
+            r#"{{"connectionId":"{}","state":{state}}}"#,
+            news.connection
+        );
+        Some(Question {
+            asking: Asking::Event,
+            handler: handler.clone(),
+            channel: news.channel.clone(),
+            arguments: self.arguments(rule, &news.channel),
+            input: RawValue::from_string(input).ok()?,
+            caller,
         })
     }
 }

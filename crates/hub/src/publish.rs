@@ -11,11 +11,11 @@ use smallvec::SmallVec;
 
 use crate::{
     Grant,
-    authorize::seconds,
     classes::{Class, ClassId, Classes},
     direct::Aside,
     latest::{self, RecordKey},
     may_see,
+    revoke::seconds,
     run::Run,
     spread::read_after,
     stage::Stage,
@@ -92,8 +92,14 @@ impl State {
             HubOp::ChannelsCleared => self.replace_channels(&[], stage),
             HubOp::Namespace(change) => self.channels.declare(change),
             HubOp::NamespacesCleared => self.channels.clear_namespaces(),
-            HubOp::ClientEvent(change) => self.client_events.set(change),
-            HubOp::ClientEventsCleared => self.client_events.clear(),
+            HubOp::ClientEvent(change) => {
+                self.client_events.set(change);
+                self.rooms.handled = self.client_events.handles_presence();
+            }
+            HubOp::ClientEventsCleared => {
+                self.client_events.clear();
+                self.rooms.handled = false;
+            }
             HubOp::Revoke(revocation) => self.revoke(revocation, stage),
             // Why is for people, in the log of the service; clients get one word they know.
             HubOp::NewEpoch { epoch, .. } => self.new_epoch(*epoch, stage),

@@ -11,7 +11,9 @@ use prometheus_client::{
     metrics::gauge::ConstGauge,
     registry::Unit,
 };
-use rowcast_gateway::{COUNTED_BYTES, COUNTED_USERS, HEAD_BYTES, INTERNAL_CONNECTIONS};
+use rowcast_gateway::{
+    COUNTED_BYTES, COUNTED_USERS, HEAD_BYTES, INTERNAL_CONNECTIONS, WAITING_TURNINGS,
+};
 
 use crate::config::Config;
 
@@ -21,6 +23,9 @@ const PROGRAM: u64 = 64 << 20;
 const SOCKET: u64 = 8 << 10;
 /// A request that has not ended: its head, and what the HTTP server keeps beside it.
 const REQUEST: u64 = 2 * HEAD_BYTES as u64;
+
+/// Somebody who came or left, besides his state.
+const TURNING: u64 = 512;
 
 /// One line of the sum.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +134,11 @@ pub fn parts(config: &Config, places: Places) -> Vec<Part> {
             "members of channels",
             "presence.bytes",
             config.presence.bytes.0,
+        ),
+        part(
+            "comings and goings that wait for their handlers",
+            "4,096 with a state each (presence.state_bytes)",
+            TURNING.saturating_add(config.presence.state_bytes.0) * WAITING_TURNINGS as u64,
         ),
         part(
             "sockets",
@@ -260,7 +270,6 @@ mod tests {
             "limits.message_bytes",
             "limits.outbox_bytes",
             "limits.subscription_bytes",
-            "presence.state_bytes",
         ];
         let on_disk = ["history.wal_bytes", "replication.wal_limit"];
         let a_second = ["presence.rate"];

@@ -545,6 +545,12 @@ fn malformed(error: &serde_json::Error) -> FrameError {
     FrameError::new(code, message)
 }
 
+/// Whether any reader of JSON understands it: halves of characters are not looked for where JSON is only skipped,
+/// and nobody shall be able to send the others what ends theirs.
+pub(crate) fn is_sound(text: &str) -> bool {
+    !text.contains("\\u") || serde_json::from_str::<serde_json::Value>(text).is_ok()
+}
+
 /// Whether brackets outside strings nest deeper than `most`; cheap enough to run before any parsing.
 pub fn deeper_than(bytes: &[u8], most: usize) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);

@@ -391,7 +391,8 @@ async fn handle(
             presence.organization = organization.or_else(|| Some(home.clone()));
             if let Err(error) = shared.hub.present(connection, &presence) {
                 answer(presence.reference.as_ref(), &error);
-                return !error.error_code().come_back() && session.refused();
+                // A cursor that still moves when its subscription has ended is nobody's attack.
+                return error.error_code() == ErrorCode::StateTooLarge && session.refused();
             }
         }
         ClientFrame::Event(event) => {

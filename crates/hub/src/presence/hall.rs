@@ -41,6 +41,8 @@ pub(crate) struct Hall {
     pub not_before: Duration,
     /// Its followers are being told.
     pub telling: bool,
+    /// Something changed since.
+    pub again: bool,
     /// The number of the last difference.
     seq: u64,
 }
@@ -97,6 +99,7 @@ impl Hall {
             due: None,
             not_before: Duration::ZERO,
             telling: false,
+            again: false,
             seq: 0,
         }
     }
@@ -166,6 +169,11 @@ impl Telling {
             Parcel::Count => count,
         };
         self.targets.iter().map(of).sum()
+    }
+
+    /// Whether all were told.
+    pub(crate) fn is_over(&self) -> bool {
+        self.next == self.targets.len()
     }
 
     /// The next of those who are told, and their frames; `None` when all were.

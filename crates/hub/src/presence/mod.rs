@@ -21,5 +21,6 @@ mod telling;
 mod room_tests;
 
 pub use limits::PresenceLimits;
+pub use rooms::Turning;
 pub use seats::PresentPage;
 pub use telling::PresenceWork;

@@ -35,6 +35,15 @@ const LOOKS: u32 = 20;
 /// But not more often than this.
 const SHORTEST_LOOK: Duration = Duration::from_millis(10);
 
+/// Somebody who came to a channel or left it.
+#[derive(Clone, Debug)]
+pub struct Turning {
+    /// Where, who and when.
+    pub news: PresenceNews,
+    /// Who, to the application.
+    pub(crate) identity: Identity,
+}
+
 /// Why a step is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Denied {
@@ -71,7 +80,9 @@ pub(crate) struct Rooms {
     pub telling: VecDeque<Telling>,
     /// Rung when there is something to do.
     pub bell: Arc<Notify>,
-    pub news: Option<mpsc::Sender<PresenceNews>>,
+    pub news: Option<mpsc::Sender<Turning>>,
+    /// Whether there is a handler for them.
+    pub handled: bool,
     metrics: Metrics,
 }
 
@@ -90,6 +101,7 @@ impl Rooms {
             telling: VecDeque::new(),
             bell: Arc::default(),
             news: None,
+            handled: false,
             metrics,
         }
     }
@@ -156,6 +168,7 @@ impl Rooms {
     pub(crate) fn take(
         &mut self,
         op: &PresenceOp,
+        identity: &Identity,
         now: Duration,
         at: Timestamp,
     ) -> Result<RoomId, Denied> {
@@ -170,7 +183,7 @@ impl Rooms {
             PresenceAct::Join(_) => self.open(&op.topic)?,
             _ => self.find(&op.topic).ok_or(Denied::By(Refused::NotThere))?,
         };
-        let taken = self.take_in(room, op, grows, now, at);
+        let taken = self.take_in(room, op, grows, identity, (now, at));
         self.tidy(room);
         self.note();
         taken
@@ -181,8 +194,8 @@ impl Rooms {
         room: RoomId,
         op: &PresenceOp,
         grows: Option<usize>,
-        now: Duration,
-        at: Timestamp,
+        identity: &Identity,
+        (now, at): (Duration, Timestamp),
     ) -> Result<RoomId, Denied> {
         let PresenceOp {
             who,
@@ -225,18 +238,19 @@ impl Rooms {
             self.next_look = Some(now + self.look_again());
             self.bell.notify_one();
         }
-        self.tell_application(room, op, &stepped, at);
+        self.tell_application(room, op, identity, &stepped, at);
         if stepped.changed {
             self.mark(room, now);
         }
         Ok(room)
     }
 
-    /// Hands on that a user came or left, to whoever wants to know.
+    /// Hands on that a user came or left, if somebody does something about it.
     fn tell_application(
         &mut self,
         room: RoomId,
         op: &PresenceOp,
+        identity: &Identity,
         stepped: &Stepped,
         at: Timestamp,
     ) {
@@ -245,14 +259,20 @@ impl Rooms {
         else {
             return;
         };
-        let told = news.try_send(PresenceNews {
-            topic: hall.topic.clone(),
-            channel: name_of(&hall.topic),
-            who: op.who.clone(),
-            connection: op.connection,
-            state: turned.state.clone(),
-            came: turned.came,
-            at,
+        if !self.handled {
+            return;
+        }
+        let told = news.try_send(Turning {
+            news: PresenceNews {
+                topic: hall.topic.clone(),
+                channel: name_of(&hall.topic),
+                who: op.who.clone(),
+                connection: op.connection,
+                state: turned.state.clone(),
+                came: turned.came,
+                at,
+            },
+            identity: identity.clone(),
         });
         if told.is_err() {
             self.metrics.presence_untold.inc();
@@ -267,7 +287,7 @@ impl Rooms {
         now: Duration,
         at: Timestamp,
     ) {
-        if let Ok(room) = self.take(op, now, at) {
+        if let Ok(room) = self.take(op, identity, now, at) {
             self.ghosts.push(Ghost {
                 room,
                 topic: op.topic.clone(),
@@ -300,7 +320,7 @@ impl Rooms {
                 act: PresenceAct::Leave,
             };
             // Who is not there cannot leave; that is what is wanted.
-            let _ = self.take(&op, now, at);
+            let _ = self.take(&op, &ghost.identity, now, at);
         }
     }
 
@@ -387,8 +407,7 @@ impl Rooms {
         hall.due = None;
         if hall.telling {
             // It is not through with the last one.
-            hall.due = Some(now + limits.tick);
-            self.due.insert((now + limits.tick, room));
+            hall.again = true;
             return true;
         }
         let telling = hall.tell(room, &limits);
@@ -404,9 +423,14 @@ impl Rooms {
     }
 
     /// Notes that the followers of a room have been told.
-    pub(crate) fn told(&mut self, room: RoomId) {
+    pub(crate) fn told(&mut self, room: RoomId, now: Duration) {
+        let mut again = false;
         if let Some(hall) = self.halls.get_mut(room as usize) {
             hall.telling = false;
+            again = std::mem::take(&mut hall.again);
+        }
+        if again {
+            self.mark(room, now);
         }
         self.tidy(room);
     }

@@ -3,9 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rowcast_model::{
-    Channel, OrgId, PresenceAct, PresenceCounts, PresenceNews, PresenceOp, PresentUser, Topic,
-};
+use rowcast_model::{Channel, OrgId, PresenceAct, PresenceCounts, PresenceOp, PresentUser, Topic};
 use rowcast_wire::{ClientPresence, Follow, PresenceAction, server};
 use tokio::sync::mpsc;
 
@@ -15,7 +13,7 @@ use crate::{
     presence::{
         hall::{RoomId, name_of, place},
         room::Refused,
-        rooms::{Denied, Ghost},
+        rooms::{Denied, Ghost, Turning},
     },
     stage::Stage,
     state::{State, Sub},
@@ -102,10 +100,10 @@ impl Hub {
         Ok(state.page(&topic, after, limit))
     }
 
-    /// From here on, who comes to a channel and who leaves it is put into a queue of this length: the first
-    /// connection of a user, and his last. What does not fit is counted and lost; there is one queue, the last one
-    /// that was asked for.
-    pub fn presence_news(&self, length: usize) -> mpsc::Receiver<PresenceNews> {
+    /// From here on, who comes to a channel and who leaves it is put into a queue of this length, while some handler
+    /// is defined for that: the first connection of a user, and his last. What does not fit is counted and lost; there
+    /// is one queue, the last one that was asked for.
+    pub fn presence_news(&self, length: usize) -> mpsc::Receiver<Turning> {
         let (tell, told) = mpsc::channel(length.max(1));
         self.state.lock().rooms.news = Some(tell);
         told
@@ -216,8 +214,15 @@ impl State {
         if seat.here.is_some()
             && let Some(op) = self.op(sub, PresenceAct::Leave)
         {
-            // Who is not there cannot leave; that is what is wanted.
-            let _ = self.rooms.take(&op, self.now, now());
+            self.let_go(sub.conn, &op);
+        }
+    }
+
+    /// A connection leaves. Who is not there cannot; that is what is wanted.
+    fn let_go(&mut self, conn: u32, op: &PresenceOp) {
+        if let Some(conn) = self.conns.get(conn as usize) {
+            let identity = &conn.about.identity;
+            let _ = self.rooms.take(op, identity, self.now, now());
         }
     }
 
@@ -275,7 +280,8 @@ impl State {
         let joins = matches!(act, PresenceAct::Join(_));
         let leaves = act == PresenceAct::Leave;
         let op = self.op(sub, act).ok_or(HubError::Closed)?;
-        match self.rooms.take(&op, now, crate::hub::now()) {
+        let identity = &conn.about.identity;
+        match self.rooms.take(&op, identity, now, crate::hub::now()) {
             Ok(_) => {}
             // To leave where one is not is no mistake.
             Err(Denied::By(Refused::NotThere)) if leaves => {}
@@ -352,7 +358,7 @@ impl State {
             };
             match comes_back {
                 true => self.rooms.lose(&op, &identity, now, crate::hub::now()),
-                false => drop(self.rooms.take(&op, now, crate::hub::now())),
+                false => self.let_go(connection.slot, &op),
             }
             if let Some(sub) = self.subs.get_mut(id as usize)
                 && let Some(seat) = &mut sub.seat
@@ -394,14 +400,14 @@ impl State {
         }
         // A connection may have several seats, and says once for all that it lives: so they are asked first.
         for id in silent {
-            self.expire(id, now);
+            self.expire(id);
         }
         for (_, conn) in &self.conns {
             conn.connection.forget_heard();
         }
     }
 
-    fn expire(&mut self, id: SubId, now: Duration) {
+    fn expire(&mut self, id: SubId) {
         let Some(sub) = self.subs.get_mut(id as usize) else {
             return;
         };
@@ -414,9 +420,10 @@ impl State {
         let Some(op) = self.op(sub, PresenceAct::Leave) else {
             return;
         };
-        let _ = self.rooms.take(&op, now, crate::hub::now());
+        let conn = sub.conn;
+        self.let_go(conn, &op);
         self.metrics.presence_expired.inc();
-        if let Some(conn) = self.conns.get(sub.conn as usize) {
+        if let Some(conn) = self.conns.get(conn as usize) {
             let name = name_of(&op.topic);
             let place = place(&op.topic, &name, PresenceCounts::default());
             let frame = server::presence_done(None, &place, "leave", Some(EXPIRED));

@@ -13,14 +13,18 @@ use crate::{
     Connection, Hub,
     hub::now,
     may_see,
-    presence::{hall::RoomId, rooms::Ghost},
+    presence::{
+        hall::{RoomId, Telling},
+        rooms::Ghost,
+    },
     state::State,
 };
 
 /// Followers that are told in one turn.
 const AT_ONCE: usize = 128;
-/// Rooms whose news are worked out in one turn.
-const ROOMS_AT_ONCE: usize = 16;
+/// Rooms whose followers are being told at the same time. Their frames take at most some MiB: a list is no longer
+/// than what may wait for a socket.
+const ROOMS_AT_ONCE: usize = 4;
 
 /// What there is to do after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,16 +81,33 @@ impl State {
         if self.rooms.look(elapsed) {
             self.expire_silent(elapsed);
         }
-        let rooms = (0..ROOMS_AT_ONCE).take_while(|_| self.rooms.tell_next(elapsed));
-        let many = rooms.count() == ROOMS_AT_ONCE;
-        let Some(mut telling) = self.rooms.telling.pop_front() else {
-            return many;
-        };
-        for _ in 0..AT_ONCE {
-            let Some((id, generation, frames)) = telling.next() else {
-                self.rooms.told(telling.room());
-                return many || !self.rooms.telling.is_empty();
+        let mut room = AT_ONCE;
+        while room > 0 {
+            // What rooms tell takes memory until it is told.
+            while self.rooms.telling.len() < ROOMS_AT_ONCE && self.rooms.tell_next(elapsed) {}
+            let Some(mut telling) = self.rooms.telling.pop_front() else {
+                return false;
             };
+            match self.tell(&mut telling, &mut room, told) {
+                true => self.rooms.told(telling.room(), elapsed),
+                false => self.rooms.telling.push_back(telling),
+            }
+        }
+        true
+    }
+
+    /// Tells some of the followers of a room, as long as there is room for them in this turn; true when all were.
+    fn tell(
+        &mut self,
+        telling: &mut Telling,
+        room: &mut usize,
+        told: &mut Vec<Arc<Connection>>,
+    ) -> bool {
+        while *room > 0 {
+            let Some((id, generation, frames)) = telling.next() else {
+                return true;
+            };
+            *room -= 1;
             let sub = self.subs.get(id as usize);
             let Some(sub) = sub.filter(|sub| sub.generation == generation) else {
                 continue;
@@ -102,7 +123,6 @@ impl State {
                 told.push(conn.connection.clone());
             }
         }
-        self.rooms.telling.push_back(telling);
-        true
+        telling.is_over()
     }
 }

@@ -342,8 +342,9 @@ fn g28_a_paused_subscription_is_not_told_who_is_there_either() {
     hub.publish(batch(alone(1)));
     let [anna, bert] = ["anna", "bert"].map(|user| person(&hub, user));
     enter(&hub, &bert, 2);
-    let follows =
-        wanted(r#"{"type":"subscribe","channel":"room:1","organizationId":"acme","presence":true}"#);
+    let follows = wanted(
+        r#"{"type":"subscribe","channel":"room:1","organizationId":"acme","presence":true}"#,
+    );
     hub.request(&anna.connection, follows, None).unwrap();
     answer(&hub, &ask(&hub)[0], json!({ "epoch": 1 }));
     // Until there is nothing to tell any more.

@@ -8,7 +8,7 @@ use rowcast_model::{Channel, MAX_EVENT_BYTES, MAX_PAYLOAD_BYTES, OrgId, is_name}
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{FrameError, channel, field, fields, organization};
+use super::{FrameError, channel, field, fields, is_sound, organization};
 use crate::Ref;
 
 /// A `broadcast` frame of a client.
@@ -56,6 +56,9 @@ pub(super) fn read(text: &str, reference: Option<Ref>) -> Result<ClientBroadcast
             "`payload` may have {MAX_PAYLOAD_BYTES} bytes"
         )));
     }
+    if !is_sound(payload) {
+        return Err(field("`payload` holds half of a character"));
+    }
     Ok(ClientBroadcast {
         reference,
         channel: channel(&raw.channel)?,
@@ -100,6 +103,8 @@ mod tests {
             let text = format!(r#"{{"type":"broadcast","channel":"room:1","event":"{event}"}}"#);
             assert_eq!(read(&text), Err(code), "{event}");
         }
+        let half = r#"{"type":"broadcast","channel":"room:1","event":"e","payload":["\udc00"]}"#;
+        assert_eq!(read(half), Err(ErrorCode::InvalidField));
         let nameless = r#"{"type":"broadcast","channel":"org:","event":"e"}"#;
         assert_eq!(read(nameless), Err(ErrorCode::UnknownChannel));
         let nowhere = r#"{"type":"broadcast","event":"e"}"#;

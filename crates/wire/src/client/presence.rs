@@ -8,7 +8,7 @@ use rowcast_model::{Channel, OrgId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{FrameError, channel, deeper_than, field, fields, organization};
+use super::{FrameError, channel, deeper_than, field, fields, is_sound, organization};
 use crate::Ref;
 
 /// Nesting of a state, itself included.
@@ -112,12 +112,6 @@ pub(super) fn read(text: &str, reference: Option<Ref>) -> Result<ClientPresence,
         organization: organization(raw.organization)?,
         action,
     })
-}
-
-/// Whether any reader of JSON understands it: halves of characters are not looked for where JSON is only skipped,
-/// and nobody shall be able to send the others what ends theirs.
-fn is_sound(text: &str) -> bool {
-    !text.contains("\\u") || serde_json::from_str::<serde_json::Value>(text).is_ok()
 }
 
 /// What `presence` of a subscription may be: true, false, `"list"` or `"count"`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rowcast_hub::{Connection, HubError, Sending};
-use rowcast_model::{AskError, Asking, Becomes, Handler, Question, Topic};
+use rowcast_model::{AskError, Asking, Becomes, Caller, Handler, Question, Topic};
 use rowcast_wire::{ClientEvent, ErrorCode, server, server::EventError};
 use serde_json::value::RawValue;
 
@@ -99,17 +99,12 @@ async fn outcome(
     job: &mut Job,
 ) -> Result<Box<RawValue>, Refused> {
     if job.waited {
-        let frame = &job.frame;
-        let organization = frame.organization.as_ref();
-        let again = shared
-            .hub
-            .client_event(connection, &frame.channel, organization, &frame.event);
-        let again = again.map_err(Refused::Hub)?;
+        let (again, caller) = decide(shared, connection, &job.frame).map_err(Refused::Hub)?;
         // Data was checked for another rule: its sender may say it again.
         if again.rule != job.sending.rule {
             return Err(Refused::Hub(HubError::Busy));
         }
-        job.sending = again;
+        (job.sending, job.caller) = (again, caller);
     }
     match &job.sending.rule.becomes {
         Becomes::Relay(_) => {
@@ -122,7 +117,8 @@ async fn outcome(
             Ok(RawValue::NULL.to_owned())
         }
         Becomes::Question(handler) => {
-            let question = question(shared, connection, &job.sending, handler, &job.data)?;
+            let failed = Refused::Application(AskError::Failed);
+            let question = question(job, handler).ok_or(failed)?;
             let unavailable = || Refused::Application(AskError::Unavailable);
             let application = shared.application.clone();
             let asked = application.ok_or_else(unavailable)?.ask(question);
@@ -131,30 +127,33 @@ async fn outcome(
     }
 }
 
-fn question(
+/// Whether the socket may send this event now, and who it is to the application if that is asked.
+pub(super) fn decide(
     shared: &Shared,
     connection: &Connection,
-    sending: &Sending,
-    handler: &Handler,
-    data: &[u8],
-) -> Result<Question, Refused> {
-    let caller = shared
-        .hub
-        .caller(connection, sending.topic.organization())
-        .map_err(Refused::Hub)?;
-    let failed = || Refused::Application(AskError::Failed);
-    let input = std::str::from_utf8(data).map_err(|_| failed())?;
-    let input = RawValue::from_string(input.to_owned()).map_err(|_| failed())?;
-    let Topic::Channel(_, channel) = &sending.topic else {
-        return Err(failed());
+    frame: &ClientEvent,
+) -> Result<(Sending, Option<Caller>), HubError> {
+    let (hub, organization) = (&shared.hub, frame.organization.as_ref());
+    let sending = hub.client_event(connection, &frame.channel, organization, &frame.event)?;
+    let caller = match sending.rule.becomes {
+        Becomes::Question(_) => Some(hub.caller(connection, sending.topic.organization())?),
+        Becomes::Relay(_) => None,
     };
-    Ok(Question {
+    Ok((sending, caller))
+}
+
+fn question(job: &Job, handler: &Handler) -> Option<Question> {
+    let Topic::Channel(_, channel) = &job.sending.topic else {
+        return None;
+    };
+    let input = std::str::from_utf8(&job.data).ok()?;
+    Some(Question {
         asking: Asking::Event,
         handler: handler.clone(),
         channel: channel.clone(),
-        arguments: sending.arguments.clone(),
-        input,
-        caller,
+        arguments: job.sending.arguments.clone(),
+        input: RawValue::from_string(input.to_owned()).ok()?,
+        caller: job.caller.clone()?,
     })
 }
 

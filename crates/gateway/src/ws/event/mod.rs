@@ -17,7 +17,7 @@ use std::{
 
 use parking_lot::Mutex;
 use rowcast_hub::{Connection, Sending};
-use rowcast_model::{Becomes, FixedWindow, OrgId, RateTable, UserId, Window};
+use rowcast_model::{Becomes, Caller, FixedWindow, OrgId, RateTable, UserId, Window};
 use rowcast_wire::{ClientEvent, ErrorCode, server, server::EventError};
 
 use super::{
@@ -97,6 +97,8 @@ struct SentOnce {
 struct Job {
     frame: ClientEvent,
     sending: Sending,
+    /// Who asks, where the application is asked.
+    caller: Option<Caller>,
     /// The data, in form.
     data: bytes::Bytes,
     /// It waited, so what was decided may have changed.
@@ -130,22 +132,14 @@ impl Sender<'_> {
             connection,
             home,
         } = *self;
-        let organization = frame.organization.get_or_insert_with(|| home.clone());
-        let may = shared.hub.client_event(
-            connection,
-            &frame.channel,
-            Some(&*organization),
-            &frame.event,
-        );
-        let sending = match may {
-            Ok(sending) => sending,
+        frame.organization.get_or_insert_with(|| home.clone());
+        let may = handle::decide(shared, connection, &frame);
+        let (sending, caller) = match may {
+            Ok(may) => may,
             Err(error) => {
                 let code = error.error_code();
-                self.refuse(
-                    &frame,
-                    "forbidden",
-                    EventError::new(code, &error.to_string()),
-                );
+                let error = error.to_string();
+                self.refuse(&frame, "forbidden", EventError::new(code, &error));
                 return code.come_back();
             }
         };
@@ -175,6 +169,7 @@ impl Sender<'_> {
         let job = Job {
             frame,
             sending,
+            caller,
             data,
             waited: false,
             _room: room,
