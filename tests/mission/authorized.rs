@@ -453,6 +453,8 @@ async fn g25_grants_signed_by_the_application() {
         .await;
     assert_eq!(gone.json["reason"], "privacy");
     world.exec(send).await;
+    // Who is let on by another grant gets what comes then, and nothing of before.
+    world.events_so_far(&mut anna, "org_1").await;
     let mut show = async |grant: &str| {
         anna.ask(subscribe("doc:1", json!({ "grant": grant })))
             .await
