@@ -1,12 +1,17 @@
 //! MISSION lines, named by their ids; each test cites what it shows.
 
+mod admin;
 mod authorized;
 mod authorized_webhooks;
 mod broadcast;
 mod channels;
 mod client_events;
 mod examples;
+mod explain;
+mod explain_matrix;
 mod handlers;
+mod keys;
+mod limits;
 mod masks;
 mod presence;
 mod presence_rights;

@@ -5,6 +5,8 @@
 //! nor taken from addresses; keys, algorithms and addresses of key sets come from the configuration alone;
 //! one socket's misbehaviour costs no other anything. Knows channels and frames, never rows.
 
+mod access;
+pub mod admin;
 mod admission;
 pub mod application;
 mod arrivals;
@@ -15,6 +17,7 @@ mod coming;
 mod config;
 mod error;
 mod http;
+mod limits;
 mod metrics;
 mod network;
 mod server;
@@ -24,12 +27,13 @@ mod takeover;
 mod ws;
 
 pub use application::Application;
-pub use auth::{Refused, Verified, Verifier};
+pub use auth::{KeysUsed, MOST_USED_KEYS, Refused, Verified, Verifier};
 pub use broadcast::{DurableError, DurableSender};
 pub use coming::WAITING as WAITING_TURNINGS;
 pub use config::{AuthConfig, BroadcastConfig, GatewayConfig, GrantConfig, SocketLimits};
 pub use error::GatewayError;
 pub use http::Readiness;
+pub use limits::{GATE_BYTES, LevelRates, MOST_COUNTED, MOST_PLANS, PlanError, PlanSource};
 pub use metrics::GatewayMetrics;
 pub use network::{Network, NotANetwork};
 pub use server::{Gateway, HEAD_BYTES, INTERNAL_CONNECTIONS, Services, serve};

@@ -31,14 +31,18 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Application, DurableSender, GatewayConfig, GatewayError, GatewayMetrics, Readiness,
-    SocketLimits,
+    Application, DurableSender, GatewayConfig, GatewayError, GatewayMetrics, KeysUsed, PlanSource,
+    Readiness, SocketLimits,
+    access::AccessToken,
+    admin::{self, Admin, Operator},
     admission::Admission,
     arrivals::Arrivals,
     auth::{Grants, Verifier},
     authorizing,
     broadcast::{self, Broadcasts},
-    coming, http, sse,
+    coming, http,
+    limits::{Gates, MOST_COUNTED, Plans},
+    sse,
     takeover::Takeover,
     ws::{self, Shared},
 };
@@ -69,8 +73,14 @@ pub struct Services {
     pub extra: Router,
     /// Writes broadcasts into the log.
     pub durable: Option<Arc<dyn DurableSender>>,
+    /// Asks and does in the database what an operator wants.
+    pub operator: Option<Arc<dyn Operator>>,
     /// Asks the application.
     pub application: Option<Arc<dyn Application>>,
+    /// Knows what organizations may use.
+    pub plans: Option<Arc<dyn PlanSource>>,
+    /// Is told which API keys are used.
+    pub keys_used: Arc<KeysUsed>,
 }
 
 /// Listens and serves until stopped.
@@ -94,9 +104,18 @@ pub async fn serve(
         services.durable,
         metrics.clone(),
     ));
+    let platform = config.limits.platform();
+    let admin = Arc::new(Admin::new(
+        hub.clone(),
+        AccessToken::new(config.broadcast.access_token.as_ref()),
+        services.operator,
+        metrics.clone(),
+    ));
     let shared = Arc::new(Shared {
         hub: hub.clone(),
-        verifier: Verifier::new(&config.auth)?,
+        verifier: Verifier::new(&config.auth)?.noting(services.keys_used),
+        plans: Arc::new(Plans::new(services.plans, platform, metrics.clone())),
+        gates: Gates::new(MOST_COUNTED, Instant::now()),
         application: services.application.clone(),
         grants: Grants::new(&config.grants)?,
         limits: config.limits,
@@ -126,6 +145,7 @@ pub async fn serve(
     let public = Router::new()
         .route("/healthz", get(http::healthz))
         .merge(broadcast::routes(broadcasts))
+        .merge(admin::routes(admin))
         .merge(socket)
         .merge(services.extra);
     listeners.spawn(authorizing::run(

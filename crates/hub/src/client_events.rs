@@ -166,6 +166,9 @@ impl State {
         if authorizer.is_some() && !self.is_on(connection, channel, &topic) {
             return Err(HubError::Unasked(name.clone()));
         }
+        if !self.directory.may_send(&identity) {
+            return Err(HubError::KeyReadsOnly);
+        }
         // These the service alone says.
         if event.starts_with(PRESENCE_EVENTS) {
             return Err(none());

@@ -255,6 +255,9 @@ impl State {
         let Channel::Named(name) = &relay.channel else {
             return Err(forbidden());
         };
+        if !self.directory.may_send(identity) {
+            return Err(HubError::KeyReadsOnly);
+        }
         let admitted = self.admit_named(identity, name, relay.organization.as_ref())?;
         // Whom the application lets in is known of those who are in.
         let topic = admitted.topic;

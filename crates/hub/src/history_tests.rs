@@ -214,3 +214,33 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_remembered_is_found_from_the_end() {
+    let mut history = History::new(PLENTY, at(0));
+    for lsn in 1..=100 {
+        let topic = org(["a", "b"][lsn as usize % 2]);
+        history.push(event(topic, lsn, lsn as usize % 3), Duration::ZERO);
+    }
+    let find = |history: &History, topics: &[&str], looks, record: &str| {
+        let topics: Vec<Topic> = topics.iter().map(|name| org(name)).collect();
+        let fits = |event: &RoutedEvent| event.record_id.as_deref() == Some(record);
+        let found = history.latest(&topics, looks, fits);
+        found.map(|event| event.cursor.commit_lsn.0)
+    };
+    assert_eq!(find(&history, &["a"], 1000, "x"), Some(100));
+    assert_eq!(find(&history, &["b"], 1000, "x"), Some(97));
+    assert_eq!(find(&history, &["a", "b"], 1000, ""), Some(99));
+    assert_eq!(
+        find(&history, &["b"], 1, "x"),
+        None,
+        "no further than was said"
+    );
+    assert_eq!(find(&history, &["c"], 1000, "x"), None);
+    history.push(event(Topic::AllOrgs, 101, 1), Duration::ZERO);
+    assert_eq!(
+        find(&history, &["b"], 1000, "x"),
+        Some(101),
+        "what is for all is for these, too"
+    );
+}

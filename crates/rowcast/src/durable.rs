@@ -102,7 +102,7 @@ impl DurableBroadcasts {
         let rows: Result<Vec<Row<'_>>, _> = broadcasts.iter().map(row).collect();
         let json = rows.and_then(|rows| serde_json::to_string(&rows));
         let json = json.map_err(|error| DurableError::Refused(error.to_string()))?;
-        self.transact(SAY, &[(&json, Type::TEXT)]).await
+        self.run(SAY, &[(&json, Type::TEXT)]).await
     }
 
     async fn write_revocation(
@@ -115,11 +115,12 @@ impl DurableBroadcasts {
         let organization = revocation.organization.as_ref().map(|id| id.as_str());
         let values: [&(dyn ToSql + Sync); 4] = [&channel, &epoch, &reason, &organization];
         let values = values.map(|value| (value, Type::TEXT));
-        self.transact(REVOKE, &values).await
+        self.run(REVOKE, &values).await
     }
 
-    /// Runs a statement that says something, and waits until the log tells it.
-    async fn transact(
+    /// Runs a statement that answers with the number of its transaction, and waits until the log tells that:
+    /// its position, or `None` when it was not seen in time.
+    pub async fn run(
         &self,
         statement: &str,
         values: &[(&(dyn ToSql + Sync), Type)],
