@@ -79,10 +79,21 @@ CREATE TABLE IF NOT EXISTS rowcast.channels (
     matcher    text NOT NULL,
     precedence integer[] NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
-    CHECK (rule IN ('public', 'user', 'tenant', 'role')),
+    -- Where the rule is authorized: the function that is asked (schema.name, quoted), or the webhook; how long a yes
+    -- holds when it does not say; whether clients may bring what the application has signed.
+    authorizer  text,
+    webhook     text,
+    ttl_seconds integer NOT NULL DEFAULT 300,
+    grants      boolean NOT NULL DEFAULT false,
+    CONSTRAINT channels_rule_check CHECK (rule IN ('public', 'user', 'tenant', 'role', 'authorized')),
     CHECK (scope IN ('organization', 'global'))
 );
 
+-- What an earlier version made.
+ALTER TABLE rowcast.channels ADD COLUMN IF NOT EXISTS authorizer text, ADD COLUMN IF NOT EXISTS webhook text,
+    ADD COLUMN IF NOT EXISTS ttl_seconds integer NOT NULL DEFAULT 300, ADD COLUMN IF NOT EXISTS grants boolean NOT NULL DEFAULT false;
+ALTER TABLE rowcast.channels DROP CONSTRAINT IF EXISTS channels_rule_check;
+ALTER TABLE rowcast.channels ADD CONSTRAINT channels_rule_check CHECK (rule IN ('public', 'user', 'tenant', 'role', 'authorized'));
 -- Where the table is older than these columns.
 ALTER TABLE rowcast.channels ADD COLUMN IF NOT EXISTS presence boolean NOT NULL DEFAULT false;
 
@@ -342,7 +353,56 @@ BEGIN
         ',"epoch":' || epoch, ',"reason":' || to_json(reason)::text));
 END $$;
 COMMENT ON FUNCTION rowcast.revoke(text, bigint, text, text) IS
-    'Takes everybody off a channel at this place of the log; who may still subscribe does so again.';
+    'Ends who is on a channel at this place of the log; where the application says who may, those whom it still lets in lose nothing.';
+
+-- How the application is asked, checked; the name of the function, quoted.
+CREATE OR REPLACE FUNCTION rowcast.check_authorizer(rule text, authorizer regproc, webhook text, ttl_seconds integer, grants boolean) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF rule <> 'authorized' THEN
+        IF authorizer IS NOT NULL OR webhook IS NOT NULL OR coalesce(grants, false) THEN
+            RAISE EXCEPTION 'the rule % asks nobody; authorizer, webhook and grants are for the rule authorized', rule USING ERRCODE = 'invalid_parameter_value';
+        END IF;
+        RETURN NULL;
+    END IF;
+    IF authorizer IS NOT NULL AND webhook IS NOT NULL THEN
+        RAISE EXCEPTION 'a channel has one authorizer: a function or a webhook' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    IF authorizer IS NULL AND webhook IS NULL AND NOT coalesce(grants, false) THEN
+        RAISE EXCEPTION 'the rule authorized needs somebody who says who may: authorizer, webhook or grants' USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'authorizer => ''app.may_join'' (a function), webhook => ''rooms'' (a name of the configuration), grants => true (signed by the application).';
+    END IF;
+    IF webhook !~ '^[a-z0-9_-]{1,63}$' THEN
+        RAISE EXCEPTION '"%" is no name of a webhook', webhook USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'It is a name of the configuration, webhooks.<name>; the address stands there alone.';
+    END IF;
+    IF coalesce(ttl_seconds, 300) NOT BETWEEN 1 AND 86400 THEN
+        RAISE EXCEPTION 'ttl_seconds is %; 1 to 86400 are allowed', ttl_seconds USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    RETURN rowcast.check_handler(authorizer);
+END $$;
+
+-- The name, schema.name and quoted, of a function that the service calls; it has to have the one form that these have.
+CREATE OR REPLACE FUNCTION rowcast.check_handler(handler regproc) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    found_one record;
+BEGIN
+    IF handler IS NULL THEN
+        RETURN NULL;
+    END IF;
+    SELECT format('%I.%I', n.nspname, p.proname) AS name, p.prokind = 'f' AND NOT p.proretset AND p.prorettype = 'jsonb'::regtype
+            AND oidvectortypes(p.proargtypes) = 'jsonb, text, jsonb, jsonb' AS fits
+    INTO found_one FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.oid = handler;
+    IF found_one.name IS NULL THEN
+        RAISE EXCEPTION 'there is no function %', handler USING ERRCODE = 'undefined_function';
+    END IF;
+    IF NOT found_one.fits THEN
+        RAISE EXCEPTION 'the function % must be (input jsonb, channel text, arguments jsonb, caller jsonb) returns jsonb', found_one.name
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    RETURN found_one.name;
+END $$;
 
 -- Defining ------------------------------------------------------------------------------------------------
 
@@ -378,16 +438,19 @@ BEGIN
 END $$;
 
 DROP FUNCTION IF EXISTS rowcast.define_channel(text, text, text, text[], text, boolean, text[], jsonb);
+DROP FUNCTION IF EXISTS rowcast.define_channel(text, text, text, text[], text, boolean, text[], jsonb, boolean);
 CREATE OR REPLACE FUNCTION rowcast.define_channel(
     pattern text, rule text, parameter text DEFAULT NULL, roles text[] DEFAULT '{}', scope text DEFAULT NULL,
     relay boolean DEFAULT false, events text[] DEFAULT NULL, parameters jsonb DEFAULT '{}',
-    presence boolean DEFAULT false
+    presence boolean DEFAULT false,
+    authorizer regproc DEFAULT NULL, webhook text DEFAULT NULL, ttl_seconds integer DEFAULT 300, grants boolean DEFAULT false
 ) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
     names text[];
     other record;
     bad   text;
+    asked text;
 BEGIN
     names := rowcast.check_pattern(pattern);
     FOR other IN SELECT c.pattern AS it FROM rowcast.channels c
@@ -419,8 +482,8 @@ BEGIN
 
     roles := coalesce(roles, '{}');
     PERFORM rowcast.check_name('each of roles', r, 255) FROM unnest(roles) r;
-    IF rule IS NULL OR rule NOT IN ('public', 'user', 'tenant', 'role') THEN
-        RAISE EXCEPTION 'rule must be public, user, tenant or role, not %', coalesce(rule, 'null') USING ERRCODE = 'invalid_parameter_value';
+    IF rule IS NULL OR rule NOT IN ('public', 'user', 'tenant', 'role', 'authorized') THEN
+        RAISE EXCEPTION 'rule must be public, user, tenant, role or authorized, not %', coalesce(rule, 'null') USING ERRCODE = 'invalid_parameter_value';
     END IF;
     IF rule IN ('user', 'tenant') AND parameter IS NULL AND cardinality(names) = 1 THEN
         parameter := names[1];
@@ -442,6 +505,11 @@ BEGIN
         RAISE EXCEPTION 'the pattern "%" has no parameter "%"', pattern, parameter USING ERRCODE = 'invalid_parameter_value';
     END IF;
 
+    IF rule = 'authorized' AND (parameter IS NOT NULL OR cardinality(roles) > 0) THEN
+        RAISE EXCEPTION 'the rule authorized takes no parameter and no roles; the application says who may' USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    asked := rowcast.check_authorizer(rule, authorizer, webhook, ttl_seconds, grants);
+
     -- Keys of queries belong to no organization.
     scope := coalesce(scope, CASE WHEN split_part(pattern, ':', 1) = 'key' THEN 'global' ELSE 'organization' END);
     IF scope NOT IN ('organization', 'global') THEN
@@ -455,12 +523,14 @@ BEGIN
     END IF;
     PERFORM rowcast.check_name('each of events', e, 128) FROM unnest(events) e;
 
-    INSERT INTO rowcast.channels AS c (pattern, rule, parameter, roles, scope, relay, presence, events, parameters)
-    VALUES (pattern, rule, parameter, roles, scope, coalesce(relay, false), coalesce(presence, false), events, coalesce(parameters, '{}'))
+    INSERT INTO rowcast.channels AS c (pattern, rule, parameter, roles, scope, relay, presence, events, parameters, authorizer, webhook, ttl_seconds, grants)
+    VALUES (pattern, rule, parameter, roles, scope, coalesce(relay, false), coalesce(presence, false), events, coalesce(parameters, '{}'), asked, webhook,
+        coalesce(ttl_seconds, 300), coalesce(grants, false))
     ON CONFLICT ON CONSTRAINT channels_pkey DO UPDATE SET rule = excluded.rule, parameter = excluded.parameter, roles = excluded.roles,
-        scope = excluded.scope, relay = excluded.relay, presence = excluded.presence, events = excluded.events, parameters = excluded.parameters;
+        scope = excluded.scope, relay = excluded.relay, presence = excluded.presence, events = excluded.events, parameters = excluded.parameters,
+        authorizer = excluded.authorizer, webhook = excluded.webhook, ttl_seconds = excluded.ttl_seconds, grants = excluded.grants;
 END $$;
-COMMENT ON FUNCTION rowcast.define_channel(text, text, text, text[], text, boolean, text[], jsonb, boolean) IS
+COMMENT ON FUNCTION rowcast.define_channel(text, text, text, text[], text, boolean, text[], jsonb, boolean, regproc, text, integer, boolean) IS
     'Says who may be on the channels whose names fit a pattern, what may be sent there, and whether they see who is there.';
 
 CREATE OR REPLACE FUNCTION rowcast.drop_channel(pattern text) RETURNS boolean

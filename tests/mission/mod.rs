@@ -1,6 +1,8 @@
 //! MISSION lines, named by their ids; each test cites what it shows.
 
 mod admin;
+mod authorized;
+mod authorized_webhooks;
 mod broadcast;
 mod channels;
 mod client_events;

@@ -222,6 +222,7 @@ pub async fn run(load: Load) -> Result<()> {
             secrets: vec![rowcast_fanout_secret().into()],
             ..AuthConfig::default()
         },
+        grants: rowcast_gateway::GrantConfig::default(),
         broadcast: BroadcastConfig::default(),
     };
     let gateway = serve(

@@ -22,8 +22,19 @@ pub struct GatewayConfig {
     pub limits: SocketLimits,
     /// How tokens are checked.
     pub auth: AuthConfig,
+    /// What the application signs about who may be on a channel.
+    pub grants: GrantConfig,
     /// What applications may send over HTTP.
     pub broadcast: BroadcastConfig,
+}
+
+/// Keys of grants.
+#[derive(Clone, Debug, Default)]
+pub struct GrantConfig {
+    /// Secrets for HS256, HS384 and HS512: the present one and the one before.
+    pub secrets: Vec<SecretString>,
+    /// Public keys (PEM) for RS, PS, ES and EdDSA.
+    pub public_keys: Vec<SecretString>,
 }
 
 /// What `POST /broadcast` may use.

@@ -37,7 +37,8 @@ use crate::{
     admin::{self, Admin, Operator},
     admission::Admission,
     arrivals::Arrivals,
-    auth::Verifier,
+    auth::{Grants, Verifier},
+    authorizing,
     broadcast::{self, Broadcasts},
     coming, http,
     limits::{Gates, MOST_COUNTED, Plans},
@@ -115,7 +116,8 @@ pub async fn serve(
         verifier: Verifier::new(&config.auth)?.noting(services.keys_used),
         plans: Arc::new(Plans::new(services.plans, platform, metrics.clone())),
         gates: Gates::new(MOST_COUNTED, Instant::now()),
-        application: services.application,
+        application: services.application.clone(),
+        grants: Grants::new(&config.grants)?,
         limits: config.limits,
         origins: config.allowed_origins,
         admission: Arc::new(Admission::default()),
@@ -146,6 +148,11 @@ pub async fn serve(
         .merge(admin::routes(admin))
         .merge(socket)
         .merge(services.extra);
+    listeners.spawn(authorizing::run(
+        hub.clone(),
+        services.application,
+        stopping.clone(),
+    ));
     let (public_listener, public_address) = listen(config.public)?;
     let (internal_listener, internal_address) = listen(config.internal)?;
     let arrivals = Arrivals::new(

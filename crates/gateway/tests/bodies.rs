@@ -35,6 +35,7 @@ async fn gateway() -> (Gateway, watch::Sender<Readiness>) {
             secrets: vec!["a secret of more than thirty-two bytes".into()],
             ..AuthConfig::default()
         },
+        grants: rowcast_gateway::GrantConfig::default(),
         broadcast: BroadcastConfig {
             access_token: Some(TOKEN.into()),
             body_bytes: 1_000,

@@ -6,7 +6,7 @@
 use std::{cmp::Ordering, sync::Arc};
 
 use rowcast_model::{
-    Channel, ChannelChange, ChannelRule, NamespaceChange, OrgId, Revocation, Scope, Topic,
+    Admits, Authorizer, Channel, ChannelChange, ChannelRule, NamespaceChange, OrgId, Scope, Topic,
 };
 use rowcast_wire::server;
 
@@ -19,8 +19,6 @@ use crate::{
 
 /// Why a subscription ended when its rule did.
 const RULE_CHANGED: &str = "channel_rule_changed";
-/// Why a subscription ended when the application gave no reason.
-const REVOKED: &str = "revoked";
 
 /// The rules of all channels.
 #[derive(Default)]
@@ -135,7 +133,15 @@ impl Channels {
 pub(crate) struct Resolved<'n> {
     pub rule: Arc<ChannelRule>,
     pub topic: Topic,
-    arguments: rowcast_model::Arguments<'n>,
+    pub arguments: rowcast_model::Arguments<'n>,
+}
+
+/// Somebody whom the rule of a channel does not keep out.
+pub(crate) struct Admitted {
+    pub topic: Topic,
+    pub grant: Grant,
+    /// The application has to say yes, too.
+    pub authorizer: Option<Arc<Authorizer>>,
 }
 
 impl State {
@@ -145,7 +151,7 @@ impl State {
         identity: &Identity,
         name: &str,
         organization: Option<&OrgId>,
-    ) -> Result<(Topic, Grant), HubError> {
+    ) -> Result<Admitted, HubError> {
         let resolved = self.channels.resolve(name, organization)?;
         let grant = match resolved.topic.organization() {
             Some(organization) => self
@@ -162,13 +168,21 @@ impl State {
         let admitted = rule
             .who
             .admits(arguments, grant.user.as_ref(), &grant.roles);
-        match admitted {
-            true => Ok((resolved.topic, grant)),
-            false => Err(HubError::NotAdmitted {
-                channel: name.into(),
-                pattern: rule.pattern.as_str().into(),
-            }),
-        }
+        let authorizer = match admitted {
+            Admits::Yes => None,
+            Admits::Ask(authorizer) => Some(authorizer.clone()),
+            Admits::No => {
+                return Err(HubError::NotAdmitted {
+                    channel: name.into(),
+                    pattern: rule.pattern.as_str().into(),
+                });
+            }
+        };
+        Ok(Admitted {
+            topic: resolved.topic,
+            grant,
+            authorizer,
+        })
     }
 
     pub(crate) fn change_channel(&mut self, change: &ChannelChange, stage: &mut Stage) {
@@ -198,7 +212,11 @@ impl State {
             };
             let organization = sub.topic.as_ref().and_then(Topic::organization);
             let admitted = self.admit_named(&conn.about.identity, name, organization);
-            if !admitted.is_ok_and(|(topic, _)| Some(topic) == sub.topic) {
+            let by = sub.pass.as_ref().map(|pass| &pass.by);
+            let same = |admitted: Admitted| {
+                Some(admitted.topic) == sub.topic && admitted.authorizer.as_ref() == by
+            };
+            if !admitted.is_ok_and(same) {
                 gone.extend(SubId::try_from(id));
             }
         }
@@ -207,24 +225,13 @@ impl State {
         }
     }
 
-    /// Takes everybody off a channel; who may still subscribe does so again.
-    pub(crate) fn revoke(&mut self, revocation: &Revocation, stage: &mut Stage) {
-        let topic = Topic::Channel(revocation.organization.clone(), revocation.channel.clone());
-        let on_it = |sub: &crate::state::Sub| {
-            matches!(sub.channel, Channel::Named(_)) && sub.topic.as_ref() == Some(&topic)
-        };
-        let gone = self.subs.iter().filter(|(_, sub)| on_it(sub));
-        let gone: Vec<SubId> = gone
-            .filter_map(|(id, _)| SubId::try_from(id).ok())
-            .collect();
-        let reason = revocation.reason.as_deref().unwrap_or(REVOKED);
-        for id in gone {
-            self.end_sub(id, revocation.epoch, reason, stage);
-        }
-        self.revoke_lost(&topic);
-    }
-
-    fn end_sub(&mut self, id: SubId, epoch: Option<i64>, reason: &str, stage: &mut Stage) {
+    pub(crate) fn end_sub(
+        &mut self,
+        id: SubId,
+        epoch: Option<i64>,
+        reason: &str,
+        stage: &mut Stage,
+    ) {
         let Some(sub) = self.remove_sub(id) else {
             return;
         };

@@ -8,7 +8,7 @@ use std::{cmp::Ordering, sync::Arc};
 use bytes::Bytes;
 use rowcast_model::{
     Asking, Becomes, Caller, Channel, ClientEventChange, ClientEventRule, OrgId, ParameterKind,
-    Pattern, Question, Topic,
+    Pattern, Question, Topic, Who,
 };
 use serde_json::{Map as Json, Value, value::RawValue};
 use smallvec::SmallVec;
@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use crate::{
     Connection, Grant, Hub, HubError, Identity, Sent, Turning,
     state::{Map, State},
+    subscribe::Entry,
 };
 
 /// What the names of the service's own events begin with: no client sends them.
@@ -96,7 +97,7 @@ impl Hub {
         let mut state = self.state.lock();
         let conn = state.conn(connection).ok_or(HubError::Closed)?;
         let identity = conn.about.identity.clone();
-        state.client_event(identity, channel, organization, event)
+        state.client_event(connection, identity, channel, organization, event)
     }
 
     /// What the application is to be asked about somebody who came to a channel or left it; `None`: nothing, as no
@@ -123,7 +124,14 @@ impl Hub {
         let state = self.state.lock();
         let rule = state.channels.find(name);
         let allowed = rule.is_some_and(|rule| state.channels.allows(rule, event));
+        // What was held back may come when its sender is no more on the channel.
+        let asks = rule.is_some_and(|rule| matches!(rule.who, Who::Authorized(_)));
+        let channel = Channel::Named(name.clone());
+        let on = !asks || state.is_on(connection, &channel, &sending.topic);
         drop(state);
+        if !on {
+            return Err(HubError::Unasked(name.clone()));
+        }
         if !allowed {
             return Err(HubError::Undeclared(event.clone()));
         }
@@ -135,6 +143,7 @@ impl Hub {
 impl State {
     fn client_event(
         &self,
+        connection: &Connection,
         identity: Identity,
         channel: &Channel,
         organization: Option<&OrgId>,
@@ -145,10 +154,18 @@ impl State {
             channel: channel.to_string().into(),
         };
         // Who may not listen does not get to know what is defined.
-        let (topic, grant) = self.admit(&identity, channel, organization)?;
+        let Entry {
+            topic,
+            grant,
+            authorizer,
+        } = self.admit(&identity, channel, organization)?;
         let (Channel::Named(name), Some(topic)) = (channel, topic) else {
             return Err(none());
         };
+        // Whom the application lets in is known of those who are in.
+        if authorizer.is_some() && !self.is_on(connection, channel, &topic) {
+            return Err(HubError::Unasked(name.clone()));
+        }
         if !self.directory.may_send(&identity) {
             return Err(HubError::KeyReadsOnly);
         }

@@ -128,7 +128,7 @@ impl Hub {
         let mut state = self.state.lock();
         let conn = state.conn(connection).ok_or(HubError::Closed)?;
         let identity = conn.about.identity.clone();
-        let topic = state.may_relay(&identity, relay)?;
+        let topic = state.may_relay(connection, &identity, relay)?;
         drop(state);
         let (event, payload) = (relay.event.clone(), relay.payload.clone());
         let except = (!relay.to_self).then_some(connection);
@@ -245,7 +245,12 @@ impl State {
         }
     }
 
-    fn may_relay(&self, identity: &Identity, relay: &Relay) -> Result<Topic, HubError> {
+    fn may_relay(
+        &self,
+        connection: &Connection,
+        identity: &Identity,
+        relay: &Relay,
+    ) -> Result<Topic, HubError> {
         let forbidden = || HubError::NoRelay(relay.channel.clone());
         let Channel::Named(name) = &relay.channel else {
             return Err(forbidden());
@@ -253,7 +258,12 @@ impl State {
         if !self.directory.may_send(identity) {
             return Err(HubError::KeyReadsOnly);
         }
-        let (topic, _) = self.admit_named(identity, name, relay.organization.as_ref())?;
+        let admitted = self.admit_named(identity, name, relay.organization.as_ref())?;
+        // Whom the application lets in is known of those who are in.
+        let topic = admitted.topic;
+        if admitted.authorizer.is_some() && !self.is_on(connection, &relay.channel, &topic) {
+            return Err(HubError::Unasked(name.clone()));
+        }
         let rule = self.channels.find(name).ok_or_else(forbidden)?;
         if !rule.relay {
             return Err(forbidden());

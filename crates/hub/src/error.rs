@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use rowcast_model::{ArgumentError, Channel, OrgId};
-use rowcast_wire::ErrorCode;
+use rowcast_model::{ArgumentError, AskError, Channel, OrgId};
+use rowcast_wire::{ErrorCode, Frame, Ref, server};
 
 /// A refused request; the socket stays open.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -78,6 +78,25 @@ pub enum HubError {
         /// The pattern that it fits.
         pattern: Arc<str>,
     },
+    /// The application has to say yes first, and has not.
+    #[error("the application has not let you on the channel `{0}`; subscribe to it first")]
+    Unasked(Arc<str>),
+    /// Nobody can be asked; the application signs who may.
+    #[error(
+        "the channel `{0}` is for those who bring a grant of the application; send it as `grant`"
+    )]
+    GrantNeeded(Arc<str>),
+    /// A grant for somebody or something else.
+    #[error("the grant is for another {0}; get one from the application")]
+    GrantOfAnother(&'static str),
+    /// A grant that has ended, or of before a revocation.
+    #[error(
+        "the grant has ended, or access was revoked since; get another one from the application"
+    )]
+    GrantOver,
+    /// As many as allowed wait for the application.
+    #[error("as many as allowed wait for the application; try again later")]
+    TooManyGuests,
     /// Clients may not send there.
     #[error("clients may not send on the channel `{0}`; its rule has to say relay => true")]
     NoRelay(Channel),
@@ -146,13 +165,17 @@ impl HubError {
             HubError::TooManySubscriptions(_) | HubError::SubscriptionsTooLarge(_) => {
                 ErrorCode::TooManySubscriptions
             }
-            HubError::TooManyFilters | HubError::NoClaims => ErrorCode::Overloaded,
+            HubError::TooManyFilters | HubError::NoClaims | HubError::TooManyGuests => {
+                ErrorCode::Overloaded
+            }
             HubError::UnknownColumn { .. } => ErrorCode::UnknownColumn,
             HubError::MaskedColumn { .. } => ErrorCode::MaskedColumn,
             HubError::WrongTable(_) | HubError::NoTables(_) => ErrorCode::InvalidTables,
             HubError::NoSuchChannel(_) | HubError::Argument { .. } => ErrorCode::UnknownChannel,
             HubError::OrganizationNeeded(_) => ErrorCode::OrganizationNeeded,
-            HubError::NotAdmitted { .. } => ErrorCode::ChannelForbidden,
+            HubError::NotAdmitted { .. } | HubError::Unasked(_) => ErrorCode::ChannelForbidden,
+            HubError::GrantNeeded(_) | HubError::GrantOfAnother(_) => ErrorCode::GrantInvalid,
+            HubError::GrantOver => ErrorCode::GrantExpired,
             HubError::NoRelay(_) | HubError::KeyReadsOnly => ErrorCode::SendForbidden,
             HubError::Undeclared(_) => ErrorCode::UndeclaredEvent,
             HubError::NoSuchEvent { .. } => ErrorCode::UnknownEvent,
@@ -172,5 +195,26 @@ impl HubError {
     /// The stable name of the error.
     pub fn code(&self) -> &'static str {
         self.error_code().name()
+    }
+}
+
+/// The number of the error that whoever asked the application is answered with.
+pub fn ask_error_code(error: &AskError) -> ErrorCode {
+    match error {
+        AskError::Refused(_) => ErrorCode::Refused,
+        AskError::Unavailable => ErrorCode::ApplicationUnavailable,
+        AskError::Overloaded => ErrorCode::Overloaded,
+        AskError::Failed => ErrorCode::ApplicationFailed,
+    }
+}
+
+/// The `error` frame that he is answered with; a refusal keeps the code and the words of the application.
+pub fn ask_error_frame(reference: Option<&Ref>, error: &AskError) -> Frame {
+    let code = ask_error_code(error);
+    match error {
+        AskError::Refused(refusal) => {
+            server::refusal(reference, code, &refusal.message, &refusal.code)
+        }
+        _ => server::error(reference, code, &error.to_string()),
     }
 }

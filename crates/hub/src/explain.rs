@@ -8,11 +8,11 @@ use rowcast_model::{Channel, Cursor, Operation, OrgId, RoutedEvent, Topic};
 
 use crate::{
     Auth, Gate, Grant, Hub, Identity, StreamState,
-    gates::{audience, carries, literal, since, subscription, who},
+    gates::{audience, authorization, carries, literal, since, subscription, who},
     may_see,
     replay::{Rights, has_it},
     state::{Conn, State, Sub, organizations_heard},
-    subscribe::past_of,
+    subscribe::{Entry, past_of},
 };
 
 /// Past events of a topic that are looked at to find one of a record.
@@ -97,11 +97,19 @@ impl State {
             Err(error) => Gate::no("channel", error.to_string())
                 .mend("-- who may be on a channel: docs/sql.md#channels"),
         });
+        if let Ok(Entry {
+            authorizer: Some(by),
+            ..
+        }) = &admitted
+        {
+            gates.push(authorization(by, subscribed.map(|(_, sub)| sub)));
+        }
         let mut grant = None;
         match (&admitted, event) {
-            (Ok((topic, of_channel)), Some(event)) => {
-                let topics = past_of(&self.directory, identity, &question.channel, topic.as_ref());
-                grant = self.rights(question, identity, of_channel, event);
+            (Ok(entry), Some(event)) => {
+                let topic = entry.topic.as_ref();
+                let topics = past_of(&self.directory, identity, &question.channel, topic);
+                grant = self.rights(question, identity, &entry.grant, event);
                 gates.push(carries(question, event, &topics, grant.is_some()));
                 if let Some(grant) = &grant {
                     gates.extend(audience(event, grant));

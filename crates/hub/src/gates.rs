@@ -3,7 +3,7 @@
 
 use std::cmp::Ordering;
 
-use rowcast_model::{Audience, Channel, Cursor, RoutedEvent, Topic};
+use rowcast_model::{Audience, Authorizer, Channel, Cursor, RoutedEvent, Topic};
 
 use crate::{Auth, Grant, Identity, Question, may_see, state::Sub, subscribe::hears_all, view};
 
@@ -174,6 +174,23 @@ pub(crate) fn audience(event: &RoutedEvent, grant: &Grant) -> Vec<Gate> {
         .mend("-- a role in `show` of the mask, or being the owner, shows the column"),
     };
     vec![roles, user, masks]
+}
+
+/// What the application has said about somebody; it is not asked now.
+pub(crate) fn authorization(by: &Authorizer, sub: Option<&Sub>) -> Gate {
+    let gate = "authorization";
+    let whom = match &by.handler {
+        Some(handler) => format!("the application ({handler})"),
+        None => "a grant of the application".to_owned(),
+    };
+    match sub.and_then(|sub| sub.pass.as_ref()) {
+        Some(pass) if pass.is_paused() => Gate::no(
+            gate,
+            format!("access was revoked, and {whom} is being asked again"),
+        ),
+        Some(_) => Gate::yes(gate, format!("{whom} has let them on")),
+        None => Gate::unknown(gate, format!("{whom} decides when they subscribe")),
+    }
 }
 
 pub(crate) fn subscription(question: &Question, sub: Option<&Sub>) -> Gate {

@@ -201,6 +201,7 @@ impl Hub {
                 identity: identity.clone(),
                 welcomed: false,
                 subs: smallvec::SmallVec::new(),
+                guests: 0,
                 described: 0,
             }),
         });
@@ -220,6 +221,7 @@ impl Hub {
     /// called once the socket is gone; calling it again does nothing.
     pub fn disconnect(&self, connection: &Connection) {
         let mut state = self.state.lock();
+        state.dismiss(connection, None);
         state.now = self.began.elapsed();
         let Some(conn) = state.conn(connection) else {
             return;
@@ -253,7 +255,7 @@ impl Hub {
     ) -> Result<Subscribed, HubError> {
         let mut state = self.state.lock();
         state.now = self.began.elapsed();
-        let result = state.subscribe(connection, subscription);
+        let result = state.subscribe(connection, subscription, None);
         self.note_subscriptions(&state);
         drop(state);
         connection.pump();
@@ -401,7 +403,7 @@ impl Hub {
             .inc_by(evicted.saturating_sub(metrics.evicted.get()));
     }
 
-    fn note_subscriptions(&self, state: &State) {
+    pub(crate) fn note_subscriptions(&self, state: &State) {
         let count = i64::try_from(state.subs.len()).unwrap_or(i64::MAX);
         self.shared.metrics.subscriptions.set(count);
         let described = i64::try_from(state.described).unwrap_or(i64::MAX);

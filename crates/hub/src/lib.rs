@@ -8,6 +8,7 @@
 //!
 //! Locks, in this order and never across an await: the press (one publisher), the state, an outbox.
 
+mod authorize;
 mod caller;
 mod channels;
 mod chunk;
@@ -19,6 +20,7 @@ mod directory;
 mod error;
 mod explain;
 mod gates;
+mod grants;
 mod history;
 mod hub;
 mod identity;
@@ -27,11 +29,13 @@ mod limits;
 mod membership;
 mod metrics;
 mod outbox;
+mod pass;
 mod presence;
 mod publish;
 mod recovery;
 mod replay;
 mod resume;
+mod revoke;
 mod roster;
 mod rules;
 mod run;
@@ -42,15 +46,18 @@ mod state;
 mod stream;
 mod subscribe;
 mod topics;
+mod verdict;
 
+pub use authorize::{Asked, Ticket};
 pub use caller::KeptClaims;
 pub use client_events::Sending;
 pub use connection::{Connection, Work};
 pub use direct::{Relay, Sent};
 pub use directory::ApiKey;
-pub use error::HubError;
+pub use error::{HubError, ask_error_code, ask_error_frame};
 pub use explain::{Explained, Judged, Question};
 pub use gates::{Gate, Verdict};
+pub use grants::ShownGrant;
 pub use hub::{Hub, Subscribed};
 pub use identity::{Auth, Grant, Identity, may_see, view};
 pub use limits::HubLimits;

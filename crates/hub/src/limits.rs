@@ -19,6 +19,10 @@ pub struct HubLimits {
     pub subscriptions_bytes: usize,
     /// The same for all connections together.
     pub total_subscriptions_bytes: usize,
+    /// Those who wait for the application to let them on a channel, by number.
+    pub guests: usize,
+    /// Revocations that are remembered for grants that clients bring, by number.
+    pub revocations: usize,
     /// Claims of the tokens of all connections.
     pub claims_bytes: usize,
     /// Past events of all organizations that are kept for those who come back.
@@ -48,6 +52,8 @@ impl Default for HubLimits {
             subscriptions: 100,
             subscriptions_bytes: 256 << 10,
             total_subscriptions_bytes: 64 << 20,
+            guests: 20_000,
+            revocations: 100_000,
             claims_bytes: 64 << 20,
             history_bytes: 256 << 20,
             history_organization_bytes: 32 << 20,

@@ -136,9 +136,13 @@ impl State {
         if !same_kind || conn.about.identity.user != identity.user {
             return Err(HubError::UserChanged);
         }
+        let same_claims = conn.about.identity.claims == identity.claims;
         conn.about.identity = identity;
         // Another secret of the key may have been shown.
         self.note_end_of_key(connection.slot);
+        if !same_claims {
+            self.ask_again(connection.slot);
+        }
         self.regrant_all(connection.slot, &mut |conn, frame| {
             conn.connection.queue(frame);
         });

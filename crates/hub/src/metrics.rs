@@ -39,6 +39,7 @@ pub(crate) struct Metrics {
     pub presence_untold: Counter,
     presence_refusals: Family<[(&'static str, &'static str); 1], Counter>,
     resyncs: Family<[(&'static str, String); 1], Counter>,
+    authorizations: Family<[(&'static str, &'static str); 1], Counter>,
 }
 
 impl Metrics {
@@ -72,6 +73,7 @@ impl Metrics {
             presence_untold: Counter::default(),
             presence_refusals: Family::default(),
             resyncs: Family::default(),
+            authorizations: Family::default(),
         };
         registry.register_with_unit(
             "commit_to_socket",
@@ -170,6 +172,11 @@ impl Metrics {
             "Subscriptions told to read everything again, by reason",
             metrics.resyncs.clone(),
         );
+        registry.register(
+            "hub_authorizations",
+            "What the application, or a grant of it, did to those who want on a channel or are on one, by outcome",
+            metrics.authorizations.clone(),
+        );
         metrics.register_presence(registry);
         metrics
     }
@@ -216,6 +223,13 @@ impl Metrics {
             "Requests about presence that were refused, by error",
             self.presence_refusals.clone(),
         );
+    }
+
+    /// Something was decided about somebody on an authorized channel.
+    pub(crate) fn authorized(&self, outcome: &'static str) {
+        self.authorizations
+            .get_or_create(&[("outcome", outcome)])
+            .inc();
     }
 
     /// A request about presence was refused.

@@ -15,6 +15,7 @@ use crate::{
     direct::Aside,
     latest::{self, RecordKey},
     may_see,
+    revoke::seconds,
     run::Run,
     spread::read_after,
     stage::Stage,
@@ -51,7 +52,11 @@ impl State {
                 }
                 self.advance(event.cursor);
             }
-            HubOp::Commit { cursor, .. } => {
+            HubOp::Commit {
+                cursor,
+                commit_time,
+            } => {
+                self.doors.revocations.reaches_back(seconds(*commit_time));
                 self.commit(cursor, stage);
                 self.expect_epoch(cursor.epoch, stage);
                 self.tell_epoch(stage);
@@ -72,11 +77,13 @@ impl State {
             HubOp::LogBegins { floor, target } => {
                 self.expect_epoch(floor.epoch, stage);
                 // What stands between was never read here: somebody else has, or nobody.
-                if self
-                    .position
-                    .is_some_and(|position| position.compare(floor) == Some(Ordering::Less))
-                {
+                let behind = |at: Cursor| at.compare(floor) == Some(Ordering::Less);
+                let gap = self.position.is_none_or(behind);
+                if gap && self.position.is_some() {
                     self.history.begin(*floor);
+                }
+                if gap {
+                    self.doors.revocations.begin(seconds(crate::hub::now()));
                 }
                 self.advance(*floor);
                 self.target = Some(*target);
@@ -123,6 +130,7 @@ impl State {
         self.target = None;
         self.history.begin(start);
         self.desk.clear();
+        self.doors.revocations.begin(seconds(crate::hub::now()));
         for id in self.open.classes.drain(..) {
             if let Some(class) = self.classes.get(id) {
                 class.open = false;

@@ -74,6 +74,10 @@ impl State {
             let Some(sub) = self.subs.get_mut(id as usize) else {
                 continue;
             };
+            // Until the application has said yes, nothing is told.
+            if sub.is_paused() {
+                continue;
+            }
             let Some(mut replay) = sub.replay.take() else {
                 continue;
             };
@@ -225,11 +229,20 @@ impl State {
         Outcome::Done { open: false }
     }
 
-    /// A subscription knows the past, and gets what comes from here on.
+    /// A subscription knows the past, and gets what comes from here on; one that is paused, when it may.
     pub(crate) fn go_live(&mut self, id: SubId, open: bool) {
+        let position = self.position();
         let Some(sub) = self.subs.get_mut(id as usize) else {
             return;
         };
+        if sub.is_paused() {
+            sub.replay = Some(Box::new(Replay {
+                from: position,
+                open: None,
+                recovering: None,
+            }));
+            return;
+        }
         sub.replay = None;
         sub.open = open;
         if open {

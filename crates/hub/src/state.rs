@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 
 use crate::{
     Grant, HubLimits, Identity, StreamState,
+    authorize::Doors,
     channels::Channels,
     classes::{ClassId, Classes},
     client_events::ClientEvents,
@@ -27,6 +28,7 @@ use crate::{
     history::{self, History},
     may_see,
     metrics::Metrics,
+    pass::Pass,
     presence::{rooms::Rooms, seats::Seat},
     recovery::{Desk, Recovering},
     rules::Rules,
@@ -50,6 +52,8 @@ pub(crate) struct About {
     /// Was sent its first frame.
     pub welcomed: bool,
     pub subs: SmallVec<[SubId; 2]>,
+    /// Channels that it waits to be let on, by number.
+    pub guests: usize,
     /// What the table lists of its subscriptions take.
     pub described: usize,
 }
@@ -71,6 +75,8 @@ pub(crate) struct Sub {
     pub since: Cursor,
     /// It is being told the past, and is in no index meanwhile.
     pub replay: Option<Box<Replay>>,
+    /// How long it may stay, on a channel of which the application says who may.
+    pub pass: Option<Box<Pass>>,
     /// Told from every other subscription that ever was.
     pub generation: u64,
     pub channel: Channel,
@@ -178,6 +184,11 @@ impl Sub {
         }
     }
 
+    /// The application is being asked whether it may stay; until then it is told nothing.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.pass.as_ref().is_some_and(|pass| pass.is_paused())
+    }
+
     pub(crate) fn organization(&self) -> Option<&OrgId> {
         self.topic.as_ref().and_then(TopicOf::organization)
     }
@@ -208,6 +219,8 @@ pub(crate) struct State {
     pub topics: Map<TopicOf, Topic>,
     /// What names of channels mean.
     pub channels: Channels,
+    /// Whom the application is asked about.
+    pub doors: Doors,
     pub client_events: ClientEvents,
     pub directory: Directory,
     /// What is shown of each table.
@@ -273,6 +286,20 @@ pub(crate) fn organizations_heard<'a>(subs: &'a Slab<Sub>, conn: &Conn) -> Small
         .collect()
 }
 
+/// Takes something out of the index of a topic, and the index away when nothing is left in it.
+fn unlist(topics: &mut Map<TopicOf, Topic>, topic: &TopicOf, remove: impl FnOnce(&mut Listeners)) {
+    let Some(there) = topics.get_mut(topic) else {
+        return;
+    };
+    if let Some(listeners) = &mut there.listeners {
+        remove(listeners);
+        if !listeners.is_empty() {
+            return;
+        }
+    }
+    topics.remove(topic);
+}
+
 impl State {
     pub(crate) fn new(limits: HubLimits, metrics: Metrics) -> State {
         State {
@@ -282,6 +309,7 @@ impl State {
             classes: Classes::default(),
             topics: Map::default(),
             channels: Channels::default(),
+            doors: Doors::default(),
             client_events: ClientEvents::default(),
             directory: Directory::default(),
             rules: Rules::default(),
@@ -385,9 +413,10 @@ impl State {
 
     /// Takes a subscription out of every index.
     pub(crate) fn remove_sub(&mut self, id: SubId) -> Option<Sub> {
+        self.delist(id);
         let mut sub = self.subs.try_remove(id as usize)?;
         self.leave_seat(id, &mut sub);
-        self.listeners_version += 1;
+        self.note_pass(id, sub.pass.as_ref().map(|pass| pass.next()), false);
         self.described -= sub.cost as usize;
         if let Some(conn) = self.conns.get_mut(sub.conn as usize) {
             conn.about.subs.retain(|other| *other != id);
@@ -397,9 +426,23 @@ impl State {
             }
         }
         match &sub.parts {
+            None => self.classes.leave(sub.class),
+            Some(parts) => parts.iter().for_each(|part| self.classes.leave(part.class)),
+        }
+        Some(sub)
+    }
+
+    /// Takes a subscription out of the indexes of events: from here on it gets none.
+    pub(crate) fn delist(&mut self, id: SubId) {
+        self.listeners_version += 1;
+        let Some(sub) = self.subs.get(id as usize) else {
+            return;
+        };
+        let topics = &mut self.topics;
+        match &sub.parts {
             None => {
                 if let Some(topic) = &sub.topic {
-                    self.unlist(topic, |listeners| {
+                    unlist(topics, topic, |listeners| {
                         listeners.remove_from_everything(sub.class, id);
                     });
                 }
@@ -413,31 +456,12 @@ impl State {
                         continue;
                     };
                     let who = Candidate { sub: id, part: at };
-                    self.unlist(&topic, |listeners| {
+                    unlist(topics, &topic, |listeners| {
                         listeners.remove_from_table(&part.table, part.filter.as_ref(), who);
                     });
                 }
             }
         }
-        match &sub.parts {
-            None => self.classes.leave(sub.class),
-            Some(parts) => parts.iter().for_each(|part| self.classes.leave(part.class)),
-        }
-        Some(sub)
-    }
-
-    /// Takes something out of the index of a topic, and the index away when nothing is left in it.
-    fn unlist(&mut self, topic: &TopicOf, remove: impl FnOnce(&mut Listeners)) {
-        let Some(there) = self.topics.get_mut(topic) else {
-            return;
-        };
-        if let Some(listeners) = &mut there.listeners {
-            remove(listeners);
-            if !listeners.is_empty() {
-                return;
-            }
-        }
-        self.topics.remove(topic);
     }
 
     /// Remembers the columns of a table as its last event had them.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use rowcast_model::{Channel, Cursor, Lsn, OrgId, TableName, Topic};
+use rowcast_model::{Authorizer, Channel, Cursor, Lsn, OrgId, TableName, Topic};
 use rowcast_wire::{Ref, TableSelection, server};
 use smallvec::SmallVec;
 
@@ -12,6 +12,7 @@ use crate::{
     classes::ClassKey,
     directory::Directory,
     history::Of,
+    pass::Pass,
     recovery::Recovering,
     resume::{Known, Resume, judge},
     state::{Part, Replay, State, Sub},
@@ -24,14 +25,24 @@ impl State {
         &mut self,
         connection: &Arc<Connection>,
         wanted: Subscription,
+        pass: Option<Pass>,
     ) -> Result<Subscribed, HubError> {
         let most = self.limits.subscriptions;
         let conn = self.conn(connection).ok_or(HubError::Closed)?;
         let identity = conn.about.identity.clone();
         let conn = self.conn(connection).ok_or(HubError::Closed)?;
         let count = conn.about.subs.len();
-        let (topic, grant) =
-            self.admit(&identity, &wanted.channel, wanted.organization.as_ref())?;
+        let Entry {
+            topic,
+            grant,
+            authorizer,
+        } = self.admit(&identity, &wanted.channel, wanted.organization.as_ref())?;
+        // Where the application says who may, nobody comes in without a pass of whom the rule names today.
+        let pass = match (authorizer, pass) {
+            (None, _) => None,
+            (Some(by), Some(pass)) if pass.by == by => Some(Box::new(pass)),
+            (Some(_), _) => return Err(HubError::Unasked(wanted.channel.to_string().into())),
+        };
         self.may_follow(&wanted.channel, topic.as_ref(), wanted.presence)?;
         let tables = self.tables_of(&wanted, &grant)?;
         let organization = topic.as_ref().and_then(Topic::organization);
@@ -108,6 +119,7 @@ impl State {
             since,
             skip_until,
             replay,
+            pass,
         };
         let admitted = (topic, grant);
         let follow = wanted.presence;
@@ -134,14 +146,18 @@ impl State {
         let conn = conn
             .filter(|conn| conn.connection.id == connection.id)
             .ok_or(HubError::Closed)?;
-        let id = self
-            .find_sub(conn, channel, organization)
-            .ok_or_else(missing)?;
-        let there = self.subs.get(id as usize).map(|sub| sub.generation);
+        let id = self.find_sub(conn, channel, organization);
+        let there = id.and_then(|id| self.subs.get(id as usize));
+        let there = there.map(|sub| sub.generation);
         if generation.is_some() && generation != there {
             return Err(missing());
         }
-        self.remove_sub(id);
+        let waited = self.dismiss(connection, Some((channel, organization)));
+        match id {
+            Some(id) => drop(self.remove_sub(id)),
+            None if waited == 0 => return Err(missing()),
+            None => {}
+        }
         connection.queue(server::unsubscribed(reference, &channel.to_string(), None));
         Ok(())
     }
@@ -153,15 +169,19 @@ impl State {
         identity: &Identity,
         channel: &Channel,
         organization: Option<&OrgId>,
-    ) -> Result<(Option<Topic>, Grant), HubError> {
+    ) -> Result<Entry, HubError> {
+        let entry = |topic, grant| Entry {
+            topic,
+            grant,
+            authorizer: None,
+        };
         match channel {
             Channel::Org(organization) | Channel::Tenant(organization, _) => {
                 let grant = self.grant(identity, organization);
-                let topic = Topic::Org(organization.clone());
                 let grant = grant.ok_or_else(|| HubError::NotMember(organization.clone()))?;
-                Ok((Some(topic), grant))
+                Ok(entry(Some(Topic::Org(organization.clone())), grant))
             }
-            Channel::User(user) if *user == identity.user => Ok((
+            Channel::User(user) if *user == identity.user => Ok(entry(
                 None,
                 Grant {
                     // Roles are asked for event by event, in the organization of each.
@@ -171,8 +191,12 @@ impl State {
             )),
             Channel::User(_) => Err(HubError::Forbidden(channel.clone())),
             Channel::Named(name) => {
-                let (topic, grant) = self.admit_named(identity, name, organization)?;
-                Ok((Some(topic), grant))
+                let admitted = self.admit_named(identity, name, organization)?;
+                Ok(Entry {
+                    topic: Some(admitted.topic),
+                    grant: admitted.grant,
+                    authorizer: admitted.authorizer,
+                })
             }
         }
     }
@@ -206,7 +230,7 @@ impl State {
     }
 
     /// What a table list takes, if there is room for it beside the others, that of `before` left out.
-    fn afford(
+    pub(crate) fn afford(
         &self,
         connection: &Connection,
         before: Option<SubId>,
@@ -299,6 +323,7 @@ impl State {
             skip_until: begins.skip_until,
             since: begins.since,
             replay: begins.replay,
+            pass: begins.pass,
             generation,
             channel: wanted.channel,
             topic,
@@ -308,6 +333,10 @@ impl State {
             seat: None,
         });
         let id = u32::try_from(id).unwrap_or(u32::MAX);
+        let pass = self.subs.get(id as usize).and_then(|sub| sub.pass.as_ref());
+        if let Some(next) = pass.map(|pass| pass.next()) {
+            self.note_pass(id, Some(next), true);
+        }
         self.described += begins.cost as usize;
         if let Some(conn) = self.conns.get_mut(connection.slot as usize) {
             conn.about.subs.push(id);
@@ -360,12 +389,21 @@ impl State {
     }
 }
 
+/// To what somebody may listen, and as what.
+pub(crate) struct Entry {
+    pub topic: Option<Topic>,
+    pub grant: Grant,
+    /// The application has to say yes, too.
+    pub authorizer: Option<Arc<Authorizer>>,
+}
+
 /// Where a subscription begins.
 struct Begins {
     cost: u32,
     since: Cursor,
     skip_until: Option<Cursor>,
     replay: Option<Box<Replay>>,
+    pass: Option<Box<Pass>>,
 }
 
 /// Whether a channel gets what is said to all organizations.

@@ -1,6 +1,8 @@
 //! What the hub promises, through its public front.
 #![allow(clippy::unwrap_used)] // Helpers of tests are tests.
 
+#[path = "hub/authorize.rs"]
+mod authorize;
 #[path = "hub/channels.rs"]
 mod channels;
 #[path = "hub/client_events.rs"]

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use crate::{OrgId, Pattern, Role, UserId};
+use serde_json::{Map, Value};
+
+use crate::{Handler, OrgId, Pattern, Role, UserId};
 
 /// Longest value of a text parameter when the rule does not say.
 pub const PARAMETER_BYTES: usize = 128;
@@ -36,6 +38,30 @@ pub enum Who {
     Roles(Arc<[Role]>),
     /// Holders of the role named by the parameter of this number.
     RoleNamed(usize),
+    /// Those whom the application lets in, for a while.
+    Authorized(Arc<Authorizer>),
+}
+
+/// How the application says who may be on a channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authorizer {
+    /// Who is asked; `None`: clients bring what the application has signed.
+    pub handler: Option<Handler>,
+    /// How long a yes holds when it does not say, in seconds.
+    pub ttl_seconds: u32,
+    /// What the application has signed is taken.
+    pub grants: bool,
+}
+
+/// What a rule says of somebody who is a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admits<'a> {
+    /// He may.
+    Yes,
+    /// He may not.
+    No,
+    /// That is for the application to say.
+    Ask(&'a Arc<Authorizer>),
 }
 
 /// Where a name of a channel means the same.
@@ -135,6 +161,18 @@ impl ChannelRule {
         })
     }
 
+    /// The values of the parameters by name, as JSON: whole numbers as numbers, all else as texts.
+    pub fn arguments_json(&self, values: &[&str]) -> Map<String, Value> {
+        let named = self.pattern.parameters().zip(values).zip(&self.parameters);
+        let json = |((name, value), kind): ((&Arc<str>, &&str), &ParameterKind)| {
+            let number = value.parse::<i64>().ok();
+            let number = number.filter(|_| *kind == ParameterKind::Int);
+            let value = number.map_or_else(|| Value::from(*value), Value::from);
+            (name.to_string(), value)
+        };
+        named.map(json).collect()
+    }
+
     /// Whether an event of this name may be sent.
     pub fn declares(&self, event: &str) -> bool {
         let events = self.events.as_ref();
@@ -152,10 +190,11 @@ impl Who {
     }
 
     /// Whether the rule lets somebody in who is a member: this user (`None` for a machine) with these roles.
-    pub fn admits(&self, arguments: &[&str], user: Option<&UserId>, roles: &[Role]) -> bool {
+    pub fn admits(&self, arguments: &[&str], user: Option<&UserId>, roles: &[Role]) -> Admits<'_> {
         let argument = |at: usize| arguments.get(at).copied();
         let one_of = |wanted: &[Role]| wanted.iter().any(|role| roles.contains(role));
-        match self {
+        let admitted = match self {
+            Who::Authorized(authorizer) => return Admits::Ask(authorizer),
             Who::Public => true,
             Who::User(at) => user.is_some_and(|user| argument(*at) == Some(user.as_str())),
             Who::Tenant(_, wanted) => wanted.is_empty() || one_of(wanted),
@@ -163,7 +202,8 @@ impl Who {
             Who::RoleNamed(at) => {
                 argument(*at).is_some_and(|name| roles.iter().any(|role| role.as_str() == name))
             }
-        }
+        };
+        if admitted { Admits::Yes } else { Admits::No }
     }
 }
 
@@ -232,6 +272,9 @@ mod tests {
         assert_eq!(check("7", &uuid.to_uppercase(), "abc"), Err("u".into()));
         assert_eq!(check("7", uuid, "abcd"), Err("t".into()));
         assert_eq!(rule.arguments("a:1"), None);
+        let values = rule.arguments_json(&["9223372036854775807", uuid, "7"]);
+        let wanted = serde_json::json!({"n": 9_223_372_036_854_775_807_i64, "u": uuid, "t": "7"});
+        assert_eq!(Value::from(values), wanted);
     }
 
     #[test]
@@ -240,10 +283,18 @@ mod tests {
         let roles = [Role::from("admin")];
         let other: Arc<[Role]> = [Role::from("owner")].into();
         let same: Arc<[Role]> = roles.clone().into();
-        let admits = |who: Who, argument: &str| who.admits(&[argument], Some(&anna), &roles);
+        let admits =
+            |who: Who, argument: &str| who.admits(&[argument], Some(&anna), &roles) == Admits::Yes;
         assert!(admits(Who::Public, "x"));
         assert!(admits(Who::User(0), "anna") && !admits(Who::User(0), "bert"));
-        assert!(!Who::User(0).admits(&["anna"], None, &roles));
+        assert_eq!(Who::User(0).admits(&["anna"], None, &roles), Admits::No);
+        let asks = Arc::new(Authorizer {
+            handler: None,
+            ttl_seconds: 300,
+            grants: true,
+        });
+        let authorized = Who::Authorized(asks.clone());
+        assert_eq!(authorized.admits(&[], None, &roles), Admits::Ask(&asks));
         assert!(admits(Who::Roles(same.clone()), "") && !admits(Who::Roles(other.clone()), ""));
         assert!(admits(Who::Tenant(0, same), "") && !admits(Who::Tenant(0, other), ""));
         assert!(admits(Who::Tenant(0, Arc::new([])), ""));

@@ -34,8 +34,8 @@ pub use application::{
     MAX_SENTENCE_BYTES, Method, Question, Refusal,
 };
 pub use channel_rule::{
-    ArgumentError, Arguments, ChannelChange, ChannelRule, NamespaceChange, PARAMETER_BYTES,
-    ParameterKind, Revocation, Scope, Who,
+    Admits, ArgumentError, Arguments, Authorizer, ChannelChange, ChannelRule, NamespaceChange,
+    PARAMETER_BYTES, ParameterKind, Revocation, Scope, Who,
 };
 pub use client_event::{
     Becomes, CLIENT_EVENT_BYTES, ClientEventChange, ClientEventRule, Edge, RateRule, SENDER_FIELD,

@@ -4,8 +4,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use rowcast_model::{
-    ChannelChange, ChannelRule, NamespaceChange, PARAMETER_BYTES, ParameterKind, Pattern, Role,
-    Scope, Who,
+    Authorizer, ChannelChange, ChannelRule, Handler, NamespaceChange, PARAMETER_BYTES,
+    ParameterKind, Pattern, Role, Scope, Who,
 };
 use serde::Deserialize;
 
@@ -95,8 +95,9 @@ pub fn channel_from_text<'a>(
         ("tenant", Some(at)) => Who::Tenant(at, roles),
         ("role", None) if !roles.is_empty() => Who::Roles(roles),
         ("role", Some(at)) if roles.is_empty() => Who::RoleNamed(at),
+        ("authorized", None) if roles.is_empty() => Who::Authorized(Arc::new(authorizer(get)?)),
         _ => {
-            let expected = "public, user, tenant or role with the parameter or roles that it needs";
+            let expected = "public, user, tenant, role or authorized with the parameter or roles that it needs";
             return Err(invalid("rule", rule, expected));
         }
     };
@@ -133,6 +134,41 @@ pub fn channel_from_text<'a>(
     Ok(ChannelChange {
         pattern: text.into(),
         now: Some(Arc::new(rule)),
+    })
+}
+
+/// How the application is asked about a channel.
+fn authorizer<'a>(get: &dyn Fn(&str) -> Option<&'a str>) -> Result<Authorizer, RoutingError> {
+    let invalid =
+        |column, value: &str, expected| RoutingError::invalid(TABLE, column, value, expected);
+    let handler = match (get("authorizer"), get("webhook")) {
+        (None, None) => None,
+        (Some(name), None) => {
+            Some(Handler::Function(name.parse().map_err(|_| {
+                invalid("authorizer", name, "a function such as app.may_join")
+            })?))
+        }
+        (None, Some(name)) => Some(Handler::Webhook(name.into())),
+        (Some(_), Some(name)) => return Err(invalid("webhook", name, "null beside an authorizer")),
+    };
+    let ttl = get("ttl_seconds").unwrap_or("300");
+    let ttl_seconds = ttl
+        .parse()
+        .ok()
+        .filter(|seconds| (1..=86_400).contains(seconds));
+    let grants = matches!(get("grants"), Some("t" | "true"));
+    if handler.is_none() && !grants {
+        return Err(invalid(
+            "rule",
+            "authorized",
+            "authorized with an authorizer, a webhook or grants",
+        ));
+    }
+    Ok(Authorizer {
+        handler,
+        ttl_seconds: ttl_seconds
+            .ok_or_else(|| invalid("ttl_seconds", ttl, "1 to 86400 seconds"))?,
+        grants,
     })
 }
 
@@ -179,6 +215,28 @@ mod tests {
         let roles = ("roles", "{admin}");
         assert_eq!(who(&[pattern, rule("public")]), Some(Who::Public));
         assert_eq!(who(&[pattern, rule("user"), y]), Some(Who::User(1)));
+        let authorized = |handler, ttl_seconds, grants| {
+            Some(Who::Authorized(Arc::new(Authorizer {
+                handler,
+                ttl_seconds,
+                grants,
+            })))
+        };
+        let function = ("authorizer", "app.may_join");
+        let (asks, hook, grants) = (rule("authorized"), ("webhook", "rooms"), ("grants", "t"));
+        assert_eq!(
+            who(&[pattern, asks, function, ("ttl_seconds", "60")]),
+            authorized(
+                Some(Handler::Function("app.may_join".parse().unwrap())),
+                60,
+                false
+            )
+        );
+        assert_eq!(
+            who(&[pattern, asks, hook, grants]),
+            authorized(Some(Handler::Webhook("rooms".into())), 300, true)
+        );
+        assert_eq!(who(&[pattern, asks, grants]), authorized(None, 300, true));
         let tenant = Some(Who::Tenant(1, admin.clone()));
         assert_eq!(who(&[pattern, rule("tenant"), y, roles]), tenant);
         assert_eq!(
@@ -195,6 +253,11 @@ mod tests {
             &[pattern, rule("role")],
             &[pattern, rule("nobody")],
             &[pattern],
+            &[pattern, asks],
+            &[pattern, asks, function, hook],
+            &[pattern, asks, ("authorizer", "f()")],
+            &[pattern, asks, function, roles],
+            &[pattern, asks, function, ("ttl_seconds", "0")],
             &[rule("public")],
             &[("pattern", "a::b"), rule("public")],
             &[pattern, rule("tenant"), y, ("scope", "global")],

@@ -8,8 +8,8 @@ use std::{
 use anyhow::Context;
 use prometheus_client::registry::Registry;
 use rowcast_gateway::{
-    AuthConfig, BroadcastConfig, DurableSender, GatewayConfig, GatewayMetrics, KeysUsed,
-    LevelRates, NotANetwork, Readiness, Services, SocketLimits,
+    AuthConfig, BroadcastConfig, DurableSender, GatewayConfig, GatewayMetrics, GrantConfig,
+    KeysUsed, LevelRates, NotANetwork, Readiness, Services, SocketLimits,
 };
 use rowcast_hub::{Hub, HubLimits, PresenceLimits};
 use rowcast_routing::Limits;
@@ -349,6 +349,19 @@ fn gateway_config(config: &Config, places: Places) -> anyhow::Result<GatewayConf
             audiences: auth.jwt_audience.clone(),
             trust_claims: auth.trust_claims,
             leeway: auth.leeway.0,
+        },
+        grants: GrantConfig {
+            secrets: [
+                &config.application.grant_secret,
+                &config.application.grant_secret_previous,
+            ]
+            .into_iter()
+            .flatten()
+            .map(secret)
+            .collect(),
+            public_keys: (config.application.grant_public_key.iter())
+                .map(secret)
+                .collect(),
         },
         broadcast: BroadcastConfig {
             access_token: auth.access_token.as_ref().map(secret),

@@ -3,6 +3,7 @@
 
 mod broadcast;
 mod event;
+mod grant;
 mod presence;
 
 use std::{borrow::Cow, sync::Arc};
@@ -14,6 +15,7 @@ use serde_json::value::RawValue;
 pub use self::{
     broadcast::ClientBroadcast,
     event::ClientEvent,
+    grant::GrantText,
     presence::{ClientPresence, Follow, MAX_LISTED, PresenceAction},
 };
 use crate::{ErrorCode, Filter, FilterLimits, Ref, filter::ALLOCATION};
@@ -115,6 +117,8 @@ pub struct Subscribe {
     pub cursor: Option<Cursor>,
     /// In which organization a name of the application is meant; absent: that of the socket.
     pub organization: Option<OrgId>,
+    /// What the application has signed, for the channels that take that.
+    pub grant: Option<GrantText>,
     /// What it wants to know of who is there; absent: nothing.
     pub presence: Option<Follow>,
 }
@@ -146,6 +150,7 @@ impl Subscribe {
             tables: None,
             cursor: None,
             organization: None,
+            grant: None,
             presence: None,
         }
     }
@@ -295,6 +300,8 @@ struct RawSubscribe<'a> {
     #[serde(rename = "organizationId")]
     organization: Option<String>,
     #[serde(borrow)]
+    grant: Option<Cow<'a, str>>,
+    #[serde(borrow)]
     presence: Option<presence::RawFollow<'a>>,
 }
 
@@ -442,6 +449,7 @@ fn subscribe(
         tables,
         cursor,
         organization: organization(raw.organization)?,
+        grant: raw.grant.as_deref().map(grant::read).transpose()?,
         presence: match raw.presence {
             Some(raw) => raw.read()?,
             None => None,

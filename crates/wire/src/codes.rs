@@ -88,6 +88,8 @@ table! {
         Refused = 320, "refused", "The application says no; `reason` is its own code, the message is its own.", false;
         ApplicationUnavailable = 321, "application_unavailable", "The application does not answer at the moment; try again.", true;
         ApplicationFailed = 322, "application_failed", "The application failed, or is not set up; its operator finds the reason in the log.", false;
+        GrantInvalid = 323, "grant_invalid", "The channel wants a grant of the application: none was sent, it is not signed by it, or it is for another channel, user or organization.", false;
+        GrantExpired = 324, "grant_expired", "The grant has ended, or access was revoked since; get another one from the application.", false;
         UnknownEvent = 330, "unknown_event", "No client event of this name is defined for the channel.", false;
         InvalidData = 331, "invalid_data", "The data of the client event is not what its definition wants; the message names the field.", false;
         EventForbidden = 332, "event_forbidden", "The client event needs a role that you do not have.", false;

@@ -5,6 +5,7 @@
 
 mod api_key;
 mod claims;
+mod grant;
 mod jwks;
 mod keys;
 
@@ -16,6 +17,8 @@ use rowcast_wire::{ErrorCode, server::AuthMethod};
 pub use api_key::{KeysUsed, MOST_USED_KEYS};
 
 use crate::{AuthConfig, GatewayError};
+
+pub(crate) use grant::Grants;
 
 use claims::{Claims, Rules};
 use jwks::Jwks;

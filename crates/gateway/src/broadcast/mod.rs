@@ -1,4 +1,4 @@
-//! `POST /broadcast`: what an application says over HTTP.
+//! `POST /broadcast` and `POST /revoke`: what an application says over HTTP.
 //!
 //! Owns who may ask, what a body may hold, and that a request sent twice with one key is said once. Promises:
 //! nothing is read before the token was checked; memory for bodies and kept answers is bounded in bytes; a
@@ -9,6 +9,7 @@ pub mod body;
 mod durable;
 mod error;
 mod idempotency;
+mod revoke;
 mod row;
 
 use std::{
@@ -97,6 +98,7 @@ pub(crate) fn routes(broadcasts: Arc<Broadcasts>) -> Router {
     };
     Router::new()
         .route("/broadcast", post(handle).fallback(refused))
+        .route("/revoke", post(revoke::handle).fallback(refused))
         .with_state(broadcasts)
 }
 
@@ -342,19 +344,24 @@ impl Broadcasts {
         let cursor = durable.send(broadcasts).await;
         let cursor = cursor.map_err(BroadcastError::Durable)?;
         self.metrics.broadcast_messages.inc_by(count);
-        #[derive(Serialize)]
-        struct Written {
-            durable: bool,
-            cursor: Option<Cursor>,
-        }
-        let body = to_json(&Written {
-            durable: true,
-            cursor,
-        });
-        // Written, but not seen in the log yet.
-        let status = if cursor.is_some() { 200 } else { 202 };
-        Ok(Answer { status, body })
+        Ok(written(cursor))
     }
+}
+
+/// The answer to what was written into the log.
+fn written(cursor: Option<Cursor>) -> Answer {
+    #[derive(Serialize)]
+    struct Written {
+        durable: bool,
+        cursor: Option<Cursor>,
+    }
+    let body = to_json(&Written {
+        durable: true,
+        cursor,
+    });
+    // Written, but not seen in the log yet.
+    let status = if cursor.is_some() { 200 } else { 202 };
+    Answer { status, body }
 }
 
 fn ok(body: Bytes) -> Answer {

@@ -197,8 +197,9 @@ async fn listener(
         _ticket: ticket,
     };
     for subscription in subscriptions {
-        let subscribed = shared.hub.subscribe(&listener.connection, subscription);
-        subscribed.map_err(|error| no(error.into()))?;
+        // Where the application says who may, its answer comes in the stream.
+        let requested = (shared.hub).request(&listener.connection, subscription, None);
+        requested.map_err(|error| no(error.into()))?;
     }
     Ok(listener)
 }

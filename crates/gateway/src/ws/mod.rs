@@ -31,7 +31,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Application, Readiness, SocketLimits,
     admission::Admission,
-    auth::Verifier,
+    auth::{Grants, Verifier},
     limits::{Exceeded, Gates, Plans},
     metrics::GatewayMetrics,
 };
@@ -42,6 +42,7 @@ pub(crate) struct Shared {
     pub verifier: Verifier,
     /// Asks the application; `None`: there is nobody to ask.
     pub application: Option<Arc<dyn Application>>,
+    pub grants: Grants,
     pub limits: SocketLimits,
     pub origins: Vec<String>,
     pub admission: Arc<Admission>,

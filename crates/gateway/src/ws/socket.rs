@@ -318,7 +318,21 @@ async fn handle(
                 connection.send(shared.limited(reference.as_ref(), exceeded));
                 return false;
             }
-            if let Err(error) = shared.hub.subscribe(connection, *subscribe) {
+            let grant = subscribe.grant.take();
+            let shown = match grant.map(|grant| shared.grants.verify(grant.expose())) {
+                None => None,
+                Some(Ok(shown)) => Some(shown),
+                Some(Err(refused)) => {
+                    shared.metrics.error(refused.code);
+                    connection.send(server::error(
+                        reference.as_ref(),
+                        refused.code,
+                        refused.message,
+                    ));
+                    return session.refused();
+                }
+            };
+            if let Err(error) = shared.hub.request(connection, *subscribe, shown) {
                 answer(reference.as_ref(), &error);
                 return session.refused();
             }

@@ -66,6 +66,7 @@ pub async fn world_with(
         allowed_origins: origins.iter().map(|origin| (*origin).to_owned()).collect(),
         limits,
         auth,
+        grants: rowcast_gateway::GrantConfig::default(),
         broadcast: BroadcastConfig::default(),
     };
     let gateway = serve(

@@ -12,6 +12,8 @@ use rowcast_model::{PresenceAct, PresenceNews, PresenceOp, Timestamp, Topic};
 use slab::Slab;
 use tokio::sync::{Notify, mpsc};
 
+use rowcast_wire::Follow;
+
 use crate::{
     Identity, PresenceLimits,
     metrics::Metrics,
@@ -345,9 +347,15 @@ impl Rooms {
         Ok(room)
     }
 
-    pub(crate) fn unfollow(&mut self, room: RoomId, id: SubId) {
+    /// What it followed until now.
+    pub(crate) fn unfollow(&mut self, room: RoomId, id: SubId) -> Option<Follow> {
+        let mut followed = None;
         if let Some(hall) = self.halls.get_mut(room as usize) {
             let gone = hall.followers.remove(&id);
+            followed = gone.as_ref().map(|follower| match follower.list {
+                true => Follow::List,
+                false => Follow::Count,
+            });
             if gone.is_some_and(|follower| follower.list) {
                 hall.lists -= 1;
                 if hall.lists == 0 {
@@ -356,6 +364,7 @@ impl Rooms {
             }
         }
         self.tidy(room);
+        followed
     }
 
     /// Has a room tell its followers what is new as soon as may be.

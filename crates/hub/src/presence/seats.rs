@@ -34,6 +34,8 @@ pub(crate) struct Seat {
     pub follows: Option<RoomId>,
     /// Its connection is a member, of whom something was heard at this time.
     pub here: Option<Duration>,
+    /// What it will follow when it may be told anything again.
+    pub rests: Option<Follow>,
 }
 
 /// Some of those who are on a channel.
@@ -180,6 +182,27 @@ impl State {
         seat.here.is_some().then_some(seat)
     }
 
+    /// A subscription is told nothing for a while.
+    pub(crate) fn rest_seat(&mut self, id: SubId) {
+        let seat = self.subs.get_mut(id as usize);
+        let Some(seat) = seat.and_then(|sub| sub.seat.as_mut()) else {
+            return;
+        };
+        if let Some(room) = seat.follows.take() {
+            seat.rests = self.rooms.unfollow(room, id);
+        }
+    }
+
+    /// It may be told things again, and begins with who is there.
+    pub(crate) fn rouse_seat(&mut self, id: SubId) {
+        let seat = self.subs.get_mut(id as usize);
+        let seat = seat.and_then(|sub| sub.seat.take());
+        if let Some(mut seat) = seat {
+            let rests = seat.rests.take();
+            self.take_seat(id, Some(seat), rests);
+        }
+    }
+
     /// A subscription is over, and with it whatever it had to do with who is there.
     pub(crate) fn leave_seat(&mut self, id: SubId, sub: &mut Sub) {
         let Some(seat) = sub.seat.take() else {
@@ -232,6 +255,9 @@ impl State {
             .find_sub(conn, channel, wanted.organization.as_ref())
             .ok_or_else(|| HubError::NotSubscribed(channel.clone()))?;
         let sub = self.subs.get(id as usize).ok_or(HubError::Closed)?;
+        if sub.is_paused() {
+            return Err(HubError::Unasked(channel.to_string().into()));
+        }
         let topic = self.room_topic(channel, sub.topic.as_ref())?;
         let name = name_of(&topic);
         let place = place(&topic, &name, PresenceCounts::default());
@@ -348,7 +374,7 @@ impl State {
             Topic::Org(organization) => self.grant(&ghost.identity, organization).is_some(),
             Topic::Channel(organization, name) => {
                 let admitted = self.admit_named(&ghost.identity, name, organization.as_ref());
-                admitted.is_ok_and(|(topic, _)| topic == ghost.topic)
+                admitted.is_ok_and(|admitted| admitted.topic == ghost.topic)
             }
             Topic::User(user) => *user == ghost.identity.user,
             Topic::AllOrgs => false,

@@ -113,7 +113,7 @@ impl State {
                 continue;
             };
             // Who is on a channel is for all of it.
-            if !may_see(&Audience::default(), &sub.grant) {
+            if sub.is_paused() || !may_see(&Audience::default(), &sub.grant) {
                 continue;
             }
             if let Some(conn) = self.conns.get(sub.conn as usize) {

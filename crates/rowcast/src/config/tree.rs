@@ -462,6 +462,13 @@ tree! {
         api_key_role: Option<String> = None;
         /// Values of the claim `role` of a token that are taken as the database role in its place.
         claim_roles: Vec<String> = Vec::new();
+        /// Key that the application signs grants with (HS256, HS384 or HS512), for channels that take them; at least 32
+        /// bytes.
+        grant_secret: Option<Secret> = None;
+        /// The key before: grants signed with it are still taken while you rotate.
+        grant_secret_previous: Option<Secret> = None;
+        /// Public key (PEM) for grants signed with RS, PS, ES or EdDSA.
+        grant_public_key: Option<Secret> = None;
         /// Calls of functions at a time, each on a connection.
         connections: u32 = 4;
         /// Most time for a call, waiting included; the statement ends then, too.

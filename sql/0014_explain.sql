@@ -1,4 +1,4 @@
--- Rowcast 0015: what is known of one row, for `rowcast explain`.
+-- Rowcast 0014: what is known of one row, for `rowcast explain`.
 
 SELECT pg_catalog.pg_advisory_xact_lock(7310868735422358133);
 
