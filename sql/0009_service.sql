@@ -54,6 +54,9 @@ BEGIN
         ' rowcast.sync_publication(), rowcast.check(),'
         ' rowcast.note_api_keys_used(text[]) TO %I', role_name);
     EXECUTE format('GRANT SELECT ON rowcast.channels, rowcast.event_namespaces TO %I', role_name);
+    IF to_regprocedure('rowcast.explain_row(text, text, text)') IS NOT NULL THEN
+        EXECUTE format('GRANT EXECUTE ON FUNCTION rowcast.explain_row(text, text, text) TO %I', role_name);
+    END IF;
     IF to_regclass('rowcast.client_events') IS NOT NULL THEN
         EXECUTE format('GRANT SELECT ON rowcast.client_events TO %I', role_name);
     END IF;

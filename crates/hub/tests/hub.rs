@@ -9,6 +9,8 @@ mod client_events;
 mod delivery;
 #[path = "hub/direct.rs"]
 mod direct;
+#[path = "hub/explain.rs"]
+mod explain;
 #[path = "hub/filters.rs"]
 mod filters;
 #[path = "hub/latest.rs"]
