@@ -1,5 +1,8 @@
 //! Who is there: members, followers, and what ends both.
 
+#[path = "presence_news.rs"]
+mod news;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
