@@ -22,7 +22,7 @@ use crate::{
 
 /// Members of a storm, and the most that it may take: bytes against a line of each for each, time and CPU time
 /// against the loop.
-const STORMS: [(usize, [f64; 3]); 2] = [(1_000, [0.5, 30.0, 8.0]), (10_000, [0.1, 30.0, 8.0])];
+const STORMS: [(usize, [f64; 3]); 2] = [(1_000, [0.15, 20.0, 8.0]), (10_000, [0.02, 15.0, 8.0])];
 /// A line that says of one member that he came: a short one.
 const LINE_BYTES: f64 = 150.0;
 /// Most time for a storm.

@@ -37,3 +37,5 @@ mod replay;
 mod replay_random;
 #[path = "hub/support.rs"]
 mod support;
+#[path = "hub/turnings.rs"]
+mod turnings;

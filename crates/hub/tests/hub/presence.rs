@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::support::*;
 
-fn limits() -> PresenceLimits {
+pub(crate) fn limits() -> PresenceLimits {
     PresenceLimits {
         tick: Duration::ZERO,
         longest_tick: Duration::ZERO,
@@ -24,7 +24,7 @@ fn limits() -> PresenceLimits {
     }
 }
 
-fn hub(presence: PresenceLimits) -> Hub {
+pub(crate) fn hub(presence: PresenceLimits) -> Hub {
     let hub = hub_with(HubLimits {
         presence,
         ..HubLimits::default()
@@ -72,23 +72,23 @@ fn sends(hub: &Hub, client: &Client, frame: Value) -> Result<(), HubError> {
     }
 }
 
-fn act(hub: &Hub, client: &Client, action: &str, state: Value) -> Result<(), HubError> {
+pub(crate) fn act(hub: &Hub, client: &Client, action: &str, state: Value) -> Result<(), HubError> {
     let frame = json!({"type": "presence", "channel": "room:1", "action": action, "state": state});
     sends(hub, client, frame)
 }
 
-fn joins(hub: &Hub, client: &Client) {
+pub(crate) fn joins(hub: &Hub, client: &Client) {
     act(hub, client, "join", json!({})).unwrap();
 }
 
-fn follows(hub: &Hub, client: &Client, how: Value) {
+pub(crate) fn follows(hub: &Hub, client: &Client, how: Value) {
     let frame = json!({"type": "subscribe", "channel": "room:1", "organizationId": "acme", "presence": how});
     hub.subscribe(&client.connection, wanted(&frame.to_string()))
         .unwrap();
 }
 
 /// A member of `acme` on `room:1`, who follows who is there.
-fn follower(hub: &Hub, user: &str) -> Client {
+pub(crate) fn follower(hub: &Hub, user: &str) -> Client {
     let client = Client::member(hub, user, &["acme"], &[]);
     follows(hub, &client, json!(true));
     client
