@@ -249,7 +249,7 @@ fn what_is_remembered_is_found_from_the_end() {
     let mut history = History::new(PLENTY, at(0));
     for lsn in 1..=100 {
         let topic = org(["a", "b"][lsn as usize % 2]);
-        history.push(event(topic, lsn, lsn as usize % 3), Duration::ZERO);
+        history.push(&event(topic, lsn, lsn as usize % 3), Duration::ZERO);
     }
     let find = |history: &History, topics: &[&str], looks, record: &str| {
         let topics: Vec<Topic> = topics.iter().map(|name| org(name)).collect();
@@ -266,7 +266,7 @@ fn what_is_remembered_is_found_from_the_end() {
         "no further than was said"
     );
     assert_eq!(find(&history, &["c"], 1000, "x"), None);
-    history.push(event(Topic::AllOrgs, 101, 1), Duration::ZERO);
+    history.push(&event(Topic::AllOrgs, 101, 1), Duration::ZERO);
     assert_eq!(
         find(&history, &["b"], 1000, "x"),
         Some(101),
