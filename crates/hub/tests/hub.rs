@@ -3,6 +3,8 @@
 
 #[path = "hub/channels.rs"]
 mod channels;
+#[path = "hub/client_events.rs"]
+mod client_events;
 #[path = "hub/delivery.rs"]
 mod delivery;
 #[path = "hub/direct.rs"]
