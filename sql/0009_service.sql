@@ -54,6 +54,9 @@ BEGIN
         ' rowcast.sync_publication(), rowcast.check(),'
         ' rowcast.note_api_keys_used(text[]) TO %I', role_name);
     EXECUTE format('GRANT SELECT ON rowcast.channels, rowcast.event_namespaces TO %I', role_name);
+    IF to_regprocedure('rowcast.explain_row(text, text, text)') IS NOT NULL THEN
+        EXECUTE format('GRANT EXECUTE ON FUNCTION rowcast.explain_row(text, text, text) TO %I', role_name);
+    END IF;
     IF to_regclass('rowcast.client_events') IS NOT NULL THEN
         EXECUTE format('GRANT SELECT ON rowcast.client_events TO %I', role_name);
     END IF;
@@ -157,6 +160,15 @@ BEGIN
     FROM pg_trigger g JOIN pg_proc f ON f.oid = g.tgfoid AND f.pronamespace = 'rowcast'::regnamespace
     JOIN rowcast.tables t ON f.proname ~ ('^on_[a-z]+_' || t.relid || '$')
     WHERE g.tgrelid NOT IN (SELECT rowcast.table_and_partitions(t.relid));
+
+    RETURN QUERY SELECT 'error', 'client events', format('the event "%s" on %s is handled by %s, which is not there with the arguments (jsonb, text, jsonb, jsonb)',
+            e.event, e.pattern, e.handler),
+        format('SELECT rowcast.drop_client_event(%L, %L); -- or create the function', e.pattern, e.event)
+    FROM rowcast.client_events e WHERE e.handler IS NOT NULL AND to_regprocedure(e.handler || '(jsonb, text, jsonb, jsonb)') IS NULL;
+    RETURN QUERY SELECT 'warning', 'client events', format('the event "%s" on %s is relayed as "%s", which the channels %s do not declare',
+            e.event, e.pattern, e.relay, c.pattern),
+        format('SELECT rowcast.define_channel(%L, ..., events => %L);', c.pattern, c.events || e.relay)
+    FROM rowcast.client_events e JOIN rowcast.channels c ON e.relay <> ALL (c.events) AND (c.pattern = e.pattern OR rowcast.pattern_overlap(e.pattern, c.pattern) <> 'apart');
 
     RETURN QUERY SELECT 'warning', 'API key', format('the API key %s (%s, of %s) was not used for 90 days', k.id, coalesce(k.name, 'no name'), k.organization_id),
         format('SELECT rowcast.revoke_api_key(%L);', k.id)

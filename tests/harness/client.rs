@@ -248,9 +248,16 @@ impl Client {
         self.next_ref += 1;
         let reference = format!("r{}", self.next_ref);
         frame["ref"] = json!(reference);
+        let from_a_cursor = frame["cursor"].is_string();
         self.send(frame).await;
-        self.until_reply("a reply", |frame| frame.json["ref"] == json!(reference))
-            .await
+        let reply = self
+            .until_reply("a reply", |frame| frame.json["ref"] == json!(reference))
+            .await;
+        if from_a_cursor {
+            // What was live before comes again.
+            self.told = self.seen.len();
+        }
+        reply
     }
 
     /// Reads until the server ends the connection with a close frame.

@@ -1,9 +1,12 @@
 //! MISSION lines, named by their ids; each test cites what it shows.
 
+mod admin;
 mod broadcast;
 mod channels;
 mod client_events;
 mod examples;
+mod explain;
+mod explain_matrix;
 mod handlers;
 mod keys;
 mod limits;

@@ -131,7 +131,7 @@ async fn promise_03_filters_and_columns_count_for_the_past() {
 #[tokio::test]
 async fn promise_03_what_is_too_old_is_told() {
     let limits = [
-        ("ROWCAST__HISTORY__ORGANIZATION_BYTES", "20 KiB"),
+        ("ROWCAST__HISTORY__ORGANIZATION_BYTES", "6 KiB"),
         ("ROWCAST_HISTORY_INVALIDATIONS", "0 s"),
     ];
     let world = World::prepared(TRACK, &limits).await;

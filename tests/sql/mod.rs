@@ -1,6 +1,7 @@
 //! What lives in the database, alone: no service runs. Events are read from `realtime_table_events`
 //! and messages from a slot.
 
+mod client_events;
 mod describe;
 mod paths;
 mod rules;

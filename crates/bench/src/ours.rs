@@ -143,6 +143,15 @@ impl Events {
         }
     }
 
+    /// Has the hub keep so many bytes of rows: a service that runs for a while has a past that is full, and forgets
+    /// something for everything that it keeps.
+    fn fill(&mut self, hub: &Hub, bytes: usize) {
+        const AT_ONCE: usize = 64;
+        for i in 0..bytes.div_ceil(PAYLOAD_BYTES * AT_ONCE) {
+            hub.publish(self.batch(i % self.organizations.len(), AT_ONCE));
+        }
+    }
+
     /// A transaction of `burst` rows of one organization.
     fn batch(&mut self, channel: usize, burst: usize) -> Batch {
         let mut ops = Vec::with_capacity(burst + 1);
@@ -242,6 +251,9 @@ pub async fn run(load: Load) -> Result<()> {
         ops,
         ..Batch::default()
     });
+    let mut events = Events::new(load.channels, load.classes);
+    let past = limits.history_organization_bytes * load.channels;
+    events.fill(&hub, past.min(limits.history_bytes));
     load.say(&format!("ready {}", gateway.public));
     while hub.subscriptions() < 2 * load.sockets {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -252,13 +264,12 @@ pub async fn run(load: Load) -> Result<()> {
 
     let (publishing, measured) = (hub.clone(), load.clone());
     // On a thread of its own, as in the service.
-    tokio::task::spawn_blocking(move || publish(&publishing, &measured)).await??;
+    tokio::task::spawn_blocking(move || publish(&publishing, &measured, events)).await??;
     lines.next_line().await?;
     Ok(())
 }
 
-fn publish(hub: &Hub, load: &Load) -> Result<()> {
-    let mut events = Events::new(load.channels, load.classes);
+fn publish(hub: &Hub, load: &Load, mut events: Events) -> Result<()> {
     let (start, cpu) = (Instant::now(), process::cpu_seconds(std::process::id())?);
     let window = Duration::from_secs_f64(load.seconds);
     let per_channel = load.sockets / load.channels;

@@ -5,6 +5,8 @@
 //! nor taken from addresses; keys, algorithms and addresses of key sets come from the configuration alone;
 //! one socket's misbehaviour costs no other anything. Knows channels and frames, never rows.
 
+mod access;
+pub mod admin;
 mod admission;
 pub mod application;
 mod arrivals;

@@ -45,6 +45,7 @@ pub struct GatewayMetrics {
     pub(crate) http: Gauge,
     pub(crate) frames: Counter,
     broadcasts: Family<Reason, Counter>,
+    admin: Family<Reason, Counter>,
     /// Messages that applications said over HTTP.
     pub(crate) broadcast_messages: Counter,
     kept_answers: Gauge,
@@ -116,6 +117,11 @@ impl GatewayMetrics {
             metrics.broadcasts.clone(),
         );
         registry.register(
+            "admin_requests",
+            "Requests to /admin/ by outcome",
+            metrics.admin.clone(),
+        );
+        registry.register(
             "broadcast_messages",
             "Messages said over POST /broadcast",
             metrics.broadcast_messages.clone(),
@@ -165,6 +171,10 @@ impl GatewayMetrics {
 
     pub(crate) fn plan(&self, reason: &'static str) {
         self.plans.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub(crate) fn admin(&self, reason: &'static str) {
+        self.admin.get_or_create(&Reason { reason }).inc();
     }
 
     pub(crate) fn kept_answers(&self, bytes: usize) {

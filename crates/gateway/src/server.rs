@@ -33,6 +33,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     Application, DurableSender, GatewayConfig, GatewayError, GatewayMetrics, KeysUsed, PlanSource,
     Readiness, SocketLimits,
+    access::AccessToken,
+    admin::{self, Admin, Operator},
     admission::Admission,
     arrivals::Arrivals,
     auth::Verifier,
@@ -70,6 +72,8 @@ pub struct Services {
     pub extra: Router,
     /// Writes broadcasts into the log.
     pub durable: Option<Arc<dyn DurableSender>>,
+    /// Asks and does in the database what an operator wants.
+    pub operator: Option<Arc<dyn Operator>>,
     /// Asks the application.
     pub application: Option<Arc<dyn Application>>,
     /// Knows what organizations may use.
@@ -100,6 +104,12 @@ pub async fn serve(
         metrics.clone(),
     ));
     let platform = config.limits.platform();
+    let admin = Arc::new(Admin::new(
+        hub.clone(),
+        AccessToken::new(config.broadcast.access_token.as_ref()),
+        services.operator,
+        metrics.clone(),
+    ));
     let shared = Arc::new(Shared {
         hub: hub.clone(),
         verifier: Verifier::new(&config.auth)?.noting(services.keys_used),
@@ -133,6 +143,7 @@ pub async fn serve(
     let public = Router::new()
         .route("/healthz", get(http::healthz))
         .merge(broadcast::routes(broadcasts))
+        .merge(admin::routes(admin))
         .merge(socket)
         .merge(services.extra);
     let (public_listener, public_address) = listen(config.public)?;

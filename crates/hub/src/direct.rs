@@ -79,7 +79,7 @@ impl Hub {
                 cursor: *cursor,
                 sockets,
             });
-            state.history.push(Arc::new(event), at);
+            state.history.push(&event, at);
             if stage.is_full() {
                 MutexGuard::unlocked_fair(&mut state, || stage.flush(&self.shared, now));
             }

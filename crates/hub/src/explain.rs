@@ -1,91 +1,24 @@
 //! Why somebody gets an event, or does not: the verdict of each gate that stands between them, in order.
 //!
-//! Owns the words. Every verdict is that of the function which decides when an event is delivered: [`may_see`] with
-//! one part of the audience at a time, [`view`], the rules of channels, the filters, [`Sub::class_for`] at the end. Nothing is decided here.
+//! Owns the order, and what is looked up for it. Every verdict is that of the function which decides when an event
+//! is delivered: [`may_see`] with one part of the audience at a time, the rules of channels, the filters,
+//! [`Sub::class_for`]. Nothing is decided here.
 
-use std::cmp::Ordering;
-
-use rowcast_model::{Audience, Channel, Cursor, OrgId, RoutedEvent, Topic};
+use rowcast_model::{Channel, Cursor, Operation, OrgId, RoutedEvent, Topic};
 
 use crate::{
-    Auth, Grant, Hub, Identity, StreamState, may_see,
+    Auth, Gate, Grant, Hub, Identity, StreamState,
+    gates::{audience, carries, literal, since, subscription, who},
+    may_see,
     replay::{Rights, has_it},
     state::{Conn, State, Sub, organizations_heard},
-    subscribe::{hears_all, past_of},
-    view,
+    subscribe::past_of,
 };
 
 /// Past events of a topic that are looked at to find one of a record.
 const LOOKS: usize = 50_000;
 /// Organizations of a user whose past is looked at.
 const ORGANIZATIONS: usize = 16;
-
-/// What one gate says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It lets the event pass.
-    Yes,
-    /// It does not.
-    No,
-    /// That cannot be known here.
-    Unknown,
-}
-
-impl Verdict {
-    /// `yes`, `no`, `unknown`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Verdict::Yes => "yes",
-            Verdict::No => "no",
-            Verdict::Unknown => "unknown",
-        }
-    }
-}
-
-/// One gate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gate {
-    /// Its stable name.
-    pub gate: &'static str,
-    /// What it says.
-    pub verdict: Verdict,
-    /// Why, for people.
-    pub says: String,
-    /// What mends it: statements where there is one, and else a comment.
-    pub mend: Vec<String>,
-}
-
-impl Gate {
-    /// It lets pass.
-    pub fn yes(gate: &'static str, says: impl Into<String>) -> Gate {
-        Gate::of(gate, Verdict::Yes, says)
-    }
-
-    /// It does not.
-    pub fn no(gate: &'static str, says: impl Into<String>) -> Gate {
-        Gate::of(gate, Verdict::No, says)
-    }
-
-    /// Nobody knows.
-    pub fn unknown(gate: &'static str, says: impl Into<String>) -> Gate {
-        Gate::of(gate, Verdict::Unknown, says)
-    }
-
-    fn of(gate: &'static str, verdict: Verdict, says: impl Into<String>) -> Gate {
-        Gate {
-            gate,
-            verdict,
-            says: says.into(),
-            mend: Vec::new(),
-        }
-    }
-
-    /// The same with what mends it.
-    pub fn mend(mut self, step: impl Into<String>) -> Gate {
-        self.mend.push(step.into());
-        self
-    }
-}
 
 /// What is asked.
 #[derive(Clone, Debug)]
@@ -100,6 +33,8 @@ pub struct Question {
     pub table: Option<(Option<String>, String)>,
     /// Of which record; `None`: whatever came last of the table.
     pub record: Option<String>,
+    /// What happened; `None`: anything.
+    pub operation: Option<Operation>,
     /// What would be told of the record if it were written now, for when nothing is remembered of it.
     pub otherwise: Option<RoutedEvent>,
 }
@@ -149,7 +84,7 @@ impl State {
         let conn = subscribed.map(|(conn, _)| conn).or(conns.first().copied());
         let identity = conn.map_or(&question.identity, |conn| &conn.about.identity);
         let remembered = self.remembered(question, identity);
-        let event = remembered.or(question.otherwise.as_ref());
+        let event = remembered.as_ref().or(question.otherwise.as_ref());
         let mut gates = Vec::new();
         let organization = self.organization_asked(question, event);
         gates.extend(self.membership(identity, organization.as_ref()));
@@ -191,7 +126,7 @@ impl State {
         gates.push(self.streams());
         Explained {
             event: event.map(|event| Judged {
-                cursor: remembered.map(|event| event.cursor),
+                cursor: remembered.as_ref().map(|event| event.cursor),
                 operation: event.op.as_str(),
                 organization: event.topic.organization().cloned(),
             }),
@@ -211,8 +146,9 @@ impl State {
     }
 
     /// The last event that is known of what is asked about.
-    fn remembered(&self, question: &Question, identity: &Identity) -> Option<&RoutedEvent> {
+    fn remembered(&self, question: &Question, identity: &Identity) -> Option<RoutedEvent> {
         let fits = |event: &RoutedEvent| match &question.table {
+            _ if question.operation.is_some_and(|op| op != event.op) => false,
             None => true,
             Some((schema, table)) => {
                 let schema = schema.as_ref();
@@ -383,139 +319,5 @@ impl State {
             )
             .mend("-- rowcast doctor"),
         }
-    }
-}
-
-fn who(identity: &Identity) -> String {
-    match &identity.auth {
-        Auth::Session { .. } => format!("user `{}`", identity.user),
-        Auth::ApiKey { id, .. } => format!("API key `{id}`"),
-    }
-}
-
-/// A text as SQL.
-pub(crate) fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
-}
-
-fn carries(question: &Question, event: &RoutedEvent, topics: &[Topic], for_them: bool) -> Gate {
-    let gate = "carries";
-    let of = match event.topic.organization() {
-        Some(organization) => format!("the organization `{organization}`"),
-        None => "no organization".to_owned(),
-    };
-    let carried = topics.contains(&event.topic)
-        || hears_all(&question.channel) && event.topic == Topic::AllOrgs;
-    match (carried && for_them, &question.channel) {
-        (true, channel) => Gate::yes(gate, format!("`{channel}` carries events of {of}")),
-        (false, Channel::User(_)) => Gate::no(
-            gate,
-            format!("a `user:` channel carries what is for that user alone; this is for {of}"),
-        )
-        .mend("-- listen on the channel of the organization, or give the table a user_column"),
-        (false, channel) => Gate::no(gate, format!("`{channel}` does not carry events of {of}"))
-            .mend(match event.topic.organization() {
-                Some(organization) => format!("-- listen on `org:{organization}`"),
-                None => "-- listen on another channel".to_owned(),
-            }),
-    }
-}
-
-/// The parts of the audience one by one, by the one decision about all of them.
-fn audience(event: &RoutedEvent, grant: &Grant) -> Vec<Gate> {
-    let Audience {
-        required_roles,
-        user,
-        masked,
-    } = event.audience.clone();
-    let part = |audience: Audience| may_see(&audience, grant);
-    let wanted: Vec<&str> = required_roles.iter().map(|role| role.as_str()).collect();
-    let wanted = wanted.join(", ");
-    let table = format!("{}.{}", event.table.schema, event.table.name);
-    let roles = Audience {
-        required_roles: required_roles.clone(),
-        ..Audience::default()
-    };
-    let roles = match (part(roles), required_roles.is_empty()) {
-        (true, true) => Gate::yes("required_roles", "no role is required"),
-        (true, false) => Gate::yes("required_roles", format!("one of {wanted} is required and there")),
-        (false, _) => Gate::no("required_roles", format!("one of the roles {wanted} is required"))
-            .mend(format!("-- give them one of these roles, or: SELECT rowcast.track({}, required_roles => '{{}}');", literal(&table))),
-    };
-    let whom = user
-        .as_ref()
-        .map(|user| format!("it is for user `{user}` alone"));
-    let for_user = Audience {
-        user: user.clone(),
-        ..Audience::default()
-    };
-    let user = match (part(for_user), whom) {
-        (true, None) => Gate::yes("user_column", "it is not for one user alone"),
-        (true, Some(whom)) => Gate::yes("user_column", whom),
-        (false, whom) => Gate::no("user_column", whom.unwrap_or_default()).mend(format!(
-            "-- or for all members: SELECT rowcast.track({}); (without user_column)",
-            literal(&table)
-        )),
-    };
-    let seen = view(&event.audience, grant);
-    let columns = masked.iter().flat_map(|masked| masked.masks.columns());
-    let hidden: Vec<String> = columns
-        .enumerate()
-        .filter(|(i, _)| seen.new & 1 << i == 0)
-        .map(|(_, mask)| format!("`{}`", mask.column))
-        .collect();
-    let news = Audience {
-        masked,
-        ..Audience::default()
-    };
-    let masks = match (part(news), hidden.is_empty()) {
-        (true, true) => Gate::yes("masks", "every column that is sent is plain for them"),
-        (true, false) => Gate::yes("masks", format!("masked for them: {}", hidden.join(", "))),
-        (false, _) => Gate::no(
-            "masks",
-            format!(
-                "nothing changed but columns that are masked for them: {}",
-                hidden.join(", ")
-            ),
-        )
-        .mend("-- a role in `show` of the mask, or being the owner, shows the column"),
-    };
-    vec![roles, user, masks]
-}
-
-fn subscription(question: &Question, sub: Option<&Sub>) -> Gate {
-    let channel = &question.channel;
-    match sub {
-        None => Gate::no(
-            "subscription",
-            format!("none of these sockets is on `{channel}`"),
-        )
-        .mend(format!(
-            "-- send {{\"type\":\"subscribe\",\"channel\":\"{channel}\"}}"
-        )),
-        Some(sub) if sub.replay.is_some() => Gate::yes(
-            "subscription",
-            format!("a socket is on `{channel}`, and is just told the past"),
-        ),
-        Some(_) => Gate::yes("subscription", format!("a socket is on `{channel}`")),
-    }
-}
-
-fn since(sub: &Sub, event: &RoutedEvent) -> Gate {
-    let gate = "position";
-    let behind = |since: &Cursor| matches!(since.compare(&event.cursor), Some(Ordering::Less));
-    match behind(&sub.since) {
-        true => Gate::yes(
-            gate,
-            format!("the subscription began before {}", event.cursor),
-        ),
-        false => Gate::no(
-            gate,
-            format!(
-                "the subscription began at {}, behind the event at {}",
-                sub.since, event.cursor
-            ),
-        )
-        .mend("-- subscribe with the last cursor to get what was missed"),
     }
 }

@@ -1,26 +1,33 @@
 //! The past that is kept for those who come back. Pure: time is handed in.
 //!
 //! Owns the latest events of each topic (organization, channel, user), and those for all organizations, in log
-//! order; how far back each past reaches (its floor); and what is forgotten when: too old first, then whatever
-//! is over the limit of its topic, then the oldest of all. Promises: [`History::after`] has every event that came behind
-//! a cursor that is not before the floor, whatever was forgotten; and memory is bounded in bytes, counted
-//! with everything that an event keeps alive.
+//! order, in chunks; how far back each past reaches (its floor); and what is forgotten when, a chunk at a time: too
+//! old first, then whatever is over the limit of its topic, then the oldest of all. Promises: [`History::after`]
+//! has every event that came behind a cursor that is not before the floor, whatever was forgotten; and memory is
+//! bounded in bytes, counted with everything that a chunk keeps alive.
 
 use std::{
     cmp::{Ordering, Reverse},
     collections::{BinaryHeap, VecDeque},
     mem::size_of,
-    sync::Arc,
     time::Duration,
 };
 
-use rowcast_model::{Body, Cursor, Lsn, Masked, Message, RoutedEvent, Topic};
+use rowcast_model::{Cursor, Epoch, Lsn, RoutedEvent, Topic};
 use slab::Slab;
 
-use crate::state::Map;
+use crate::{
+    chunk::{Chunk, Packed},
+    state::Map,
+};
 
-/// What an allocation costs besides its bytes, roughly: the allocator's rounding, and counts of owners.
-const ALLOCATION: usize = 24;
+/// Bytes of a chunk where there is much to keep; less, and at least this, where there is little.
+const CHUNK_BYTES: (usize, usize) = (512, 8 * 1024);
+/// A chunk is a part of the retention, and of what may be kept, that is at most one of so many.
+const PARTS: u32 = 8;
+
+/// What the age of a chunk takes: twice, as there may be one of something forgotten for each.
+const AGE_BYTES: usize = 2 * size_of::<(u64, usize)>();
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug)]
@@ -42,9 +49,12 @@ pub(crate) struct History {
     floor: Cursor,
     pasts: Slab<Past>,
     by_topic: Map<Topic, usize>,
-    /// Every event, oldest first: its number and its past. Those that their past forgot before it was their
+    /// The past of the last event, as the next one is often of the same.
+    latest: usize,
+    /// Every chunk, oldest first: its number and its past. Those that their past forgot before it was their
     /// turn stay until then, or until they are too many.
     ages: VecDeque<(u64, usize)>,
+    chunks: usize,
     /// Events that are kept.
     kept: usize,
     /// Pasts without events.
@@ -60,17 +70,10 @@ const ALL: usize = 0;
 /// Events of one topic.
 struct Past {
     topic: Topic,
-    events: VecDeque<Kept>,
+    chunks: VecDeque<Chunk>,
     bytes: usize,
     /// Of what came up to here, something may be missing.
     floor: Cursor,
-}
-
-struct Kept {
-    number: u64,
-    at: Duration,
-    bytes: usize,
-    event: Arc<RoutedEvent>,
 }
 
 /// Whose past: of some topics, with what was for all organizations or without.
@@ -88,7 +91,9 @@ impl History {
             floor,
             pasts: Slab::new(),
             by_topic: Map::default(),
+            latest: ALL,
             ages: VecDeque::new(),
+            chunks: 0,
             kept: 0,
             empty: 0,
             next: 0,
@@ -105,13 +110,15 @@ impl History {
         self.floor = floor;
         self.pasts = Slab::new();
         self.by_topic = Map::default();
+        self.latest = ALL;
         self.ages = VecDeque::new();
+        self.chunks = 0;
         self.kept = 0;
         self.bytes = 0;
         self.empty = 1;
         self.pasts.insert(Past {
             topic: Topic::AllOrgs,
-            events: VecDeque::new(),
+            chunks: VecDeque::new(),
             bytes: 0,
             floor,
         });
@@ -128,14 +135,8 @@ impl History {
     }
 
     /// Keeps an event that was handed on at `now`. Events come in log order; one that is behind is known.
-    pub(crate) fn push(&mut self, mut event: Arc<RoutedEvent>, now: Duration) {
-        let slot = match &event.topic {
-            Topic::AllOrgs => ALL,
-            topic => match self.by_topic.get(topic) {
-                Some(slot) => *slot,
-                None => self.remember(topic.clone()),
-            },
-        };
+    pub(crate) fn push(&mut self, event: &RoutedEvent, now: Duration) {
+        let slot = self.slot(&event.topic);
         let Some(past) = self.pasts.get_mut(slot) else {
             return;
         };
@@ -145,19 +146,27 @@ impl History {
         ) {
             return;
         }
-        let bytes = compact(&mut event);
-        if past.events.is_empty() {
-            self.empty -= 1;
+        let packed = Packed::new(event, self.next);
+        let (before, needed) = (past.bytes, packed.bytes());
+        let since = now.saturating_sub(self.limits.retention / PARTS);
+        let open = |chunk: &Chunk| chunk.began >= since && chunk.has_room(needed);
+        if !past.chunks.back().is_some_and(open) {
+            if past.chunks.is_empty() {
+                self.empty -= 1;
+            }
+            let room = self.limits.room(past.bytes).max(needed);
+            let chunk = Chunk::new(room, &packed, now);
+            past.bytes += chunk.cost() + AGE_BYTES;
+            past.chunks.push_back(chunk);
+            self.chunks += 1;
+            self.ages.push_back((self.next, slot));
         }
-        past.bytes += bytes;
-        self.bytes += bytes;
-        past.events.push_back(Kept {
-            number: self.next,
-            at: now,
-            bytes,
-            event,
-        });
-        self.ages.push_back((self.next, slot));
+        if let Some(chunk) = past.chunks.back_mut() {
+            let cost = chunk.cost();
+            chunk.push(&packed, now);
+            past.bytes += chunk.cost() - cost;
+        }
+        self.bytes += past.bytes - before;
         self.kept += 1;
         self.next += 1;
         while self.is_over(slot) {
@@ -172,7 +181,7 @@ impl History {
         self.forget_topics();
     }
 
-    /// Forgets what is too old at `now`.
+    /// Forgets what is too old at `now`; an eighth of the time later at most, as what came together goes together.
     pub(crate) fn expire(&mut self, now: Duration) {
         while let Some((slot, at)) = self.oldest() {
             if at.saturating_add(self.limits.retention) > now {
@@ -183,12 +192,12 @@ impl History {
         self.forget_topics();
     }
 
-    /// The past with the oldest event of all, and when that was handed on.
+    /// The past with the oldest chunk of all, and when the last event of that was handed on.
     fn oldest(&mut self) -> Option<(usize, Duration)> {
         while let Some((number, slot)) = self.ages.front() {
             let past = self.pasts.get(*slot);
-            match past.and_then(|past| past.events.front()) {
-                Some(first) if first.number == *number => return Some((*slot, first.at)),
+            match past.and_then(|past| past.chunks.front()) {
+                Some(first) if first.number == *number => return Some((*slot, first.ended)),
                 _ => self.ages.pop_front(),
             };
         }
@@ -197,12 +206,12 @@ impl History {
 
     /// Forgets the ages of what is forgotten, when they are as many as those of what is kept.
     fn forget_ages(&mut self) {
-        if self.ages.len() <= 2 * self.kept + 1024 {
+        if self.ages.len() <= 2 * self.chunks + 1024 {
             return;
         }
         let pasts = &self.pasts;
         self.ages.retain(|(number, slot)| {
-            let first = pasts.get(*slot).and_then(|past| past.events.front());
+            let first = pasts.get(*slot).and_then(|past| past.chunks.front());
             first.is_some_and(|first| first.number <= *number)
         });
     }
@@ -212,11 +221,27 @@ impl History {
         past.is_some_and(|past| past.bytes > self.limits.topic_bytes)
     }
 
+    /// Where the past of a topic is.
+    fn slot(&mut self, topic: &Topic) -> usize {
+        let latest = self.pasts.get(self.latest);
+        if latest.is_some_and(|past| past.topic == *topic) {
+            return self.latest;
+        }
+        self.latest = match topic {
+            Topic::AllOrgs => ALL,
+            topic => match self.by_topic.get(topic) {
+                Some(slot) => *slot,
+                None => self.remember(topic.clone()),
+            },
+        };
+        self.latest
+    }
+
     fn remember(&mut self, topic: Topic) -> usize {
         self.empty += 1;
         let slot = self.pasts.insert(Past {
             topic: topic.clone(),
-            events: VecDeque::new(),
+            chunks: VecDeque::new(),
             bytes: 0,
             floor: self.floor,
         });
@@ -228,19 +253,21 @@ impl History {
         let Some(past) = self.pasts.get_mut(slot) else {
             return;
         };
-        let Some(kept) = past.events.pop_front() else {
+        let Some(chunk) = past.chunks.pop_front() else {
             return;
         };
-        past.floor = kept.event.cursor;
-        past.bytes -= kept.bytes;
-        self.bytes -= kept.bytes;
-        self.kept -= 1;
-        self.evicted += 1;
-        if past.events.is_empty() {
-            past.events = VecDeque::new();
+        let bytes = chunk.cost() + AGE_BYTES;
+        past.floor = chunk.last;
+        past.bytes -= bytes;
+        self.bytes -= bytes;
+        self.chunks -= 1;
+        self.kept -= chunk.count;
+        self.evicted += chunk.count as u64;
+        if past.chunks.is_empty() {
+            past.chunks = VecDeque::new();
             self.empty += 1;
-        } else if past.events.capacity() > 64 && past.events.len() * 4 < past.events.capacity() {
-            past.events.shrink_to(past.events.len() * 2);
+        } else if past.chunks.capacity() > 64 && past.chunks.len() * 4 < past.chunks.capacity() {
+            past.chunks.shrink_to(past.chunks.len() * 2);
         }
     }
 
@@ -253,7 +280,7 @@ impl History {
         let mut floor = self.floor;
         let by_topic = &mut self.by_topic;
         self.pasts.retain(|slot, past| {
-            if !past.events.is_empty() || slot == ALL {
+            if !past.chunks.is_empty() || slot == ALL {
                 return true;
             }
             floor = later(floor, past.floor);
@@ -262,7 +289,7 @@ impl History {
         });
         self.floor = floor;
         let of_all = self.pasts.get(ALL);
-        self.empty = usize::from(of_all.is_some_and(|past| past.events.is_empty()));
+        self.empty = usize::from(of_all.is_some_and(|past| past.chunks.is_empty()));
     }
 
     fn slots<'a>(&'a self, of: Of<'a>) -> impl Iterator<Item = Option<(usize, &'a Past)>> {
@@ -296,12 +323,16 @@ impl History {
         topics: &[Topic],
         looks: usize,
         fits: impl Fn(&RoutedEvent) -> bool,
-    ) -> Option<&RoutedEvent> {
+    ) -> Option<RoutedEvent> {
         let slots = topics.iter().filter_map(|topic| self.by_topic.get(topic));
         let pasts = slots.chain([&ALL]).filter_map(|slot| self.pasts.get(*slot));
         let found = pasts.filter_map(|past| {
-            let events = past.events.iter().rev().take(looks);
-            events.map(|kept| &*kept.event).find(|event| fits(event))
+            let events = past.chunks.iter().rev().flat_map(|chunk| {
+                let places: Vec<usize> = chunk.places().collect();
+                let backwards = places.into_iter().rev();
+                backwards.filter_map(|at| chunk.read(at, &past.topic))
+            });
+            events.take(looks).find(|event| fits(event))
         });
         found.reduce(|a, b| match a.cursor.compare(&b.cursor) {
             Some(Ordering::Less) => b,
@@ -313,12 +344,7 @@ impl History {
     pub(crate) fn after<'a>(&'a self, of: Of<'a>, from: Cursor) -> After<'a> {
         let mut heads = BinaryHeap::new();
         for (slot, past) in self.slots(of).flatten() {
-            let seen = |kept: &Kept| {
-                let order = kept.event.cursor.compare(&from);
-                matches!(order, Some(Ordering::Less | Ordering::Equal))
-            };
-            let at = past.events.partition_point(seen);
-            heads.extend(past.head(slot, at));
+            heads.extend(past.behind(slot, from));
         }
         After {
             history: self,
@@ -335,69 +361,95 @@ fn later(a: Cursor, b: Cursor) -> Cursor {
     }
 }
 
-impl Past {
-    fn last(&self) -> Cursor {
-        let last = self.events.back();
-        last.map_or(self.floor, |kept| kept.event.cursor)
-    }
-
-    fn head(&self, slot: usize, at: usize) -> Option<Reverse<Head>> {
-        let kept = self.events.get(at)?;
-        let Cursor {
-            commit_lsn, index, ..
-        } = kept.event.cursor;
-        Some(Reverse((commit_lsn, index, kept.number, slot, at)))
+impl Limits {
+    /// Room of the next chunk of a past that has so many bytes: a part of what there is, so that nothing much is
+    /// kept free, and a small part of what may be, so that it is not much that is forgotten at once.
+    fn room(&self, bytes: usize) -> usize {
+        let (least, most) = CHUNK_BYTES;
+        let part = self.topic_bytes.min(self.bytes) / PARTS as usize;
+        let room = (bytes / 2).clamp(least, most);
+        room.checked_next_power_of_two().unwrap_or(most).min(part)
     }
 }
 
-/// Position and number of the next event of a past, and where it is.
-type Head = (Lsn, u32, u64, usize, usize);
+impl Past {
+    fn last(&self) -> Cursor {
+        let last = self.chunks.back();
+        last.map_or(self.floor, |chunk| chunk.last)
+    }
+
+    /// The first event behind a position.
+    fn behind(&self, slot: usize, from: Cursor) -> Option<Reverse<Next>> {
+        let seen = |cursor: Cursor| {
+            let order = cursor.compare(&from);
+            matches!(order, Some(Ordering::Less | Ordering::Equal))
+        };
+        let chunk = self.chunks.partition_point(|chunk| seen(chunk.last));
+        let mut next = self.next(slot, chunk, 0)?;
+        while seen(next.0.cursor(from.epoch)) {
+            next = self.next(slot, chunk, next.0.end)?;
+        }
+        Some(next)
+    }
+
+    /// The event at a place in a chunk, or the first of the next one when that was at its end.
+    fn next(&self, slot: usize, chunk: usize, at: usize) -> Option<Reverse<Next>> {
+        let of = self.chunks.get(chunk)?;
+        let Some((head, end)) = of.head(at) else {
+            return self.next(slot, chunk + 1, 0);
+        };
+        let cursor = head.cursor(of.last.epoch);
+        Some(Reverse(Next {
+            lsn: cursor.commit_lsn,
+            index: cursor.index,
+            number: head.number,
+            slot,
+            chunk,
+            at,
+            end,
+        }))
+    }
+}
+
+/// Position and number of the next event of a past, and where it is; in the order in which events are told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Next {
+    lsn: Lsn,
+    index: u32,
+    number: u64,
+    slot: usize,
+    chunk: usize,
+    at: usize,
+    /// Where the one behind it begins.
+    end: usize,
+}
+
+impl Next {
+    fn cursor(&self, epoch: Epoch) -> Cursor {
+        Cursor {
+            epoch,
+            commit_lsn: self.lsn,
+            index: self.index,
+        }
+    }
+}
 
 /// See [`History::after`].
 pub(crate) struct After<'a> {
     history: &'a History,
-    heads: BinaryHeap<Reverse<Head>>,
+    heads: BinaryHeap<Reverse<Next>>,
 }
 
-impl<'a> Iterator for After<'a> {
-    type Item = &'a RoutedEvent;
+impl Iterator for After<'_> {
+    type Item = RoutedEvent;
 
-    fn next(&mut self) -> Option<&'a RoutedEvent> {
-        let Reverse((_, _, _, slot, at)) = self.heads.pop()?;
-        let past = self.history.pasts.get(slot)?;
-        self.heads.extend(past.head(slot, at + 1));
-        Some(&past.events.get(at)?.event)
+    fn next(&mut self) -> Option<RoutedEvent> {
+        let Reverse(next) = self.heads.pop()?;
+        let past = self.history.pasts.get(next.slot)?;
+        self.heads
+            .extend(past.next(next.slot, next.chunk, next.end));
+        past.chunks.get(next.chunk)?.read(next.at, &past.topic)
     }
-}
-
-/// Makes an event own its bytes, so that it keeps no buffer alive that it shares with others, and counts
-/// them. Names of tables, columns and topics are shared by all, and not counted. An event that somebody else
-/// holds, too, is copied.
-fn compact(event: &mut Arc<RoutedEvent>) -> usize {
-    let text = |text: &Option<Arc<str>>| text.as_ref().map_or(0, |text| text.len() + ALLOCATION);
-    // Its age is counted twice, as there may be one of something forgotten for each.
-    let mut bytes =
-        size_of::<Kept>() + size_of::<RoutedEvent>() + ALLOCATION + 2 * size_of::<(u64, usize)>();
-    bytes += text(&event.record_id) + text(&event.old_record_id);
-    bytes += event
-        .audience
-        .masked
-        .as_ref()
-        .map_or(0, |_| size_of::<Masked>() + ALLOCATION);
-    match &event.body {
-        Body::Invalidate => return bytes,
-        Body::Message(message) => {
-            return bytes + message.cost() + size_of::<Message>() + 2 * ALLOCATION;
-        }
-        Body::Change { .. } => {}
-    }
-    if let Body::Change { new, old, .. } = &mut Arc::make_mut(event).body {
-        for row in [new, old].into_iter().flatten() {
-            row.compact();
-            bytes += row.cost() + ALLOCATION;
-        }
-    }
-    bytes
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
+use std::sync::{Arc, LazyLock};
+
 use super::*;
 use proptest::prelude::*;
-use rowcast_model::{Audience, Epoch, Operation, TableName, Timestamp};
+use rowcast_model::{Audience, Body, Operation, TableName, Timestamp};
 
 fn at(lsn: u64) -> Cursor {
     Cursor {
@@ -10,22 +12,26 @@ fn at(lsn: u64) -> Cursor {
     }
 }
 
-fn event(topic: Topic, lsn: u64, id: usize) -> Arc<RoutedEvent> {
-    Arc::new(RoutedEvent {
+static TABLE: LazyLock<Arc<TableName>> = LazyLock::new(|| {
+    Arc::new(TableName {
+        schema: "public".into(),
+        name: "tasks".into(),
+    })
+});
+
+fn event(topic: Topic, lsn: u64, id: usize) -> RoutedEvent {
+    RoutedEvent {
         cursor: at(lsn),
         commit_time: Timestamp(0),
         topic,
         audience: Audience::default(),
-        table: Arc::new(TableName {
-            schema: "public".into(),
-            name: "tasks".into(),
-        }),
+        table: TABLE.clone(),
         op: Operation::Insert,
         record_id: Some("x".repeat(id).into()),
         old_record_id: None,
         body: Body::Invalidate,
         last: true,
-    })
+    }
 }
 
 fn org(name: &str) -> Topic {
@@ -66,7 +72,7 @@ fn events_of_an_organization_and_of_all_come_in_order() {
         (Topic::AllOrgs, 4),
         (org("a"), 5),
     ] {
-        history.push(event(topic, lsn, 1), Duration::ZERO);
+        history.push(&event(topic, lsn, 1), Duration::ZERO);
     }
     assert_eq!(told(&history, &["a"], 1), [2, 4, 5]);
     assert_eq!(told(&history, &["a"], 2), [4, 5]);
@@ -74,7 +80,7 @@ fn events_of_an_organization_and_of_all_come_in_order() {
     assert_eq!(told(&history, &["c"], 0), [4]);
     assert_eq!(floor(&history, "a"), 1);
     // What is told again is not kept twice.
-    history.push(event(org("a"), 2, 1), Duration::ZERO);
+    history.push(&event(org("a"), 2, 1), Duration::ZERO);
     assert_eq!(told(&history, &["a"], 1), [2, 4, 5]);
 }
 
@@ -86,7 +92,7 @@ fn time_forgets_and_the_floor_follows() {
     };
     let mut history = History::new(limits, at(1));
     for (name, lsn) in [("a", 2), ("b", 3), ("a", 4)] {
-        history.push(event(org(name), lsn, 1), Duration::from_secs(lsn));
+        history.push(&event(org(name), lsn, 1), Duration::from_secs(lsn));
     }
     history.expire(Duration::from_secs(13));
     assert_eq!(
@@ -106,27 +112,50 @@ fn time_forgets_and_the_floor_follows() {
 
 #[test]
 fn one_organization_does_not_displace_the_others() {
-    let one = {
-        let mut probe = History::new(PLENTY, at(0));
-        probe.push(event(org("a"), 1, 8), Duration::ZERO);
-        probe.bytes()
-    };
     let limits = Limits {
-        topic_bytes: 3 * one,
+        topic_bytes: 16 << 10,
         ..PLENTY
     };
     let mut history = History::new(limits, at(0));
-    history.push(event(org("quiet"), 1, 8), Duration::ZERO);
-    for lsn in 2..100 {
-        history.push(event(org("loud"), lsn, 8), Duration::ZERO);
+    history.push(&event(org("quiet"), 1, 8), Duration::ZERO);
+    for lsn in 2..1000 {
+        history.push(&event(org("loud"), lsn, 8), Duration::ZERO);
     }
     assert_eq!(told(&history, &["quiet"], 0), [1]);
-    assert_eq!(told(&history, &["loud"], 0), [97, 98, 99]);
-    assert_eq!(floor(&history, "loud"), 96);
+    let first = floor(&history, "loud") + 1;
+    assert_eq!(
+        told(&history, &["loud"], 0),
+        (first..1000).collect::<Vec<_>>()
+    );
+    // Of what it may keep it keeps most, and an event of this size takes less than a hundred bytes.
+    assert!((800..900).contains(&first), "{first}");
     // An event larger than the limit is forgotten at once, and with it what was before.
-    history.push(event(org("loud"), 100, 3 * one), Duration::ZERO);
+    history.push(&event(org("loud"), 1000, 16 << 10), Duration::ZERO);
     assert_eq!(told(&history, &["loud"], 0), [] as [u64; 0]);
-    assert_eq!(floor(&history, "loud"), 100);
+    assert_eq!(floor(&history, "loud"), 1000);
+    assert_eq!(told(&history, &["quiet"], 0), [1]);
+}
+
+#[test]
+fn what_came_together_goes_together_and_soon() {
+    let retention = Duration::from_secs(80);
+    let limits = Limits {
+        retention,
+        ..PLENTY
+    };
+    let mut history = History::new(limits, at(0));
+    for lsn in 1..=100 {
+        history.push(&event(org("a"), lsn, 1), Duration::from_secs(lsn));
+        history.push(&event(Topic::AllOrgs, lsn, 1), Duration::from_secs(lsn));
+    }
+    for now in 100..=200 {
+        history.expire(Duration::from_secs(now));
+        let first = floor(&history, "a") + 1;
+        // What is younger is there; what is older by an eighth is not.
+        assert!(first <= now.saturating_sub(80) + 1, "{first} at {now}");
+        assert!(first > now.saturating_sub(90).min(100), "{first} at {now}");
+    }
+    assert_eq!((history.bytes(), history.evicted()), (0, 200));
 }
 
 #[test]
@@ -138,11 +167,11 @@ fn organizations_without_a_past_become_unknown_when_they_are_many() {
     };
     let mut history = History::new(limits, at(0));
     for lsn in 1..=3 {
-        history.push(event(org(&format!("o{lsn}")), lsn, 1), Duration::ZERO);
+        history.push(&event(org(&format!("o{lsn}")), lsn, 1), Duration::ZERO);
     }
     // One place is that of all organizations.
     assert_eq!((floor(&history, "o1"), floor(&history, "other")), (1, 0));
-    history.push(event(org("o4"), 4, 1), Duration::ZERO);
+    history.push(&event(org("o4"), 4, 1), Duration::ZERO);
     assert_eq!((floor(&history, "o1"), floor(&history, "other")), (4, 4));
 }
 
@@ -182,7 +211,7 @@ proptest! {
                         other => org(&other.to_string()),
                     };
                     all.push((topic.clone(), lsn));
-                    history.push(event(topic, lsn, id), now);
+                    history.push(&event(topic, lsn, id), now);
                 }
                 Step::Expire { seconds } => {
                     now += Duration::from_secs(seconds);
@@ -213,4 +242,34 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn what_is_remembered_is_found_from_the_end() {
+    let mut history = History::new(PLENTY, at(0));
+    for lsn in 1..=100 {
+        let topic = org(["a", "b"][lsn as usize % 2]);
+        history.push(&event(topic, lsn, lsn as usize % 3), Duration::ZERO);
+    }
+    let find = |history: &History, topics: &[&str], looks, record: &str| {
+        let topics: Vec<Topic> = topics.iter().map(|name| org(name)).collect();
+        let fits = |event: &RoutedEvent| event.record_id.as_deref() == Some(record);
+        let found = history.latest(&topics, looks, fits);
+        found.map(|event| event.cursor.commit_lsn.0)
+    };
+    assert_eq!(find(&history, &["a"], 1000, "x"), Some(100));
+    assert_eq!(find(&history, &["b"], 1000, "x"), Some(97));
+    assert_eq!(find(&history, &["a", "b"], 1000, ""), Some(99));
+    assert_eq!(
+        find(&history, &["b"], 1, "x"),
+        None,
+        "no further than was said"
+    );
+    assert_eq!(find(&history, &["c"], 1000, "x"), None);
+    history.push(&event(Topic::AllOrgs, 101, 1), Duration::ZERO);
+    assert_eq!(
+        find(&history, &["b"], 1000, "x"),
+        Some(101),
+        "what is for all is for these, too"
+    );
 }

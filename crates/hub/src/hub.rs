@@ -79,53 +79,58 @@ impl Hub {
         let at = self.began.elapsed();
         let mut state = self.state.lock();
         state.now = at;
-        let mut ops = batch.ops.into_iter().peekable();
-        while let Some(op) = ops.next() {
+        let mut kept = 0;
+        let mut ops = batch.ops.iter().enumerate().peekable();
+        while let Some((i, op)) = ops.next() {
+            match op {
+                HubOp::Event(_) => events += 1,
+                HubOp::Commit { .. } | HubOp::Position(_) => {}
+                // Whatever else it is, it may ask what is kept.
+                _ => kept = state.keep(&batch.ops, kept..i, at),
+            }
             match op {
                 // What follows at once is what holds instead: nobody loses what he keeps.
                 HubOp::MembershipsCleared => {
                     let mut now = Vec::new();
-                    while let Some(HubOp::Membership(change)) =
-                        ops.next_if(|op| matches!(op, HubOp::Membership(_)))
+                    while let Some((_, HubOp::Membership(change))) =
+                        ops.next_if(|(_, op)| matches!(op, HubOp::Membership(_)))
                     {
-                        now.push(change);
+                        now.push(change.clone());
                     }
                     state.settle(&mut stage);
                     state.replace_memberships(&now, &mut stage);
                 }
                 HubOp::ApiKeysCleared => {
                     let mut now = Vec::new();
-                    while let Some(HubOp::ApiKey(change)) =
-                        ops.next_if(|op| matches!(op, HubOp::ApiKey(_)))
+                    while let Some((_, HubOp::ApiKey(change))) =
+                        ops.next_if(|(_, op)| matches!(op, HubOp::ApiKey(_)))
                     {
-                        now.push(change);
+                        now.push(change.clone());
                     }
                     state.settle(&mut stage);
                     state.replace_keys(&now, &mut stage);
                 }
                 HubOp::ChannelsCleared => {
                     let mut now = Vec::new();
-                    while let Some(HubOp::Channel(change)) =
-                        ops.next_if(|op| matches!(op, HubOp::Channel(_)))
+                    while let Some((_, HubOp::Channel(change))) =
+                        ops.next_if(|(_, op)| matches!(op, HubOp::Channel(_)))
                     {
-                        now.push(change);
+                        now.push(change.clone());
                     }
                     state.settle(&mut stage);
                     state.replace_channels(&now, &mut stage);
                 }
-                _ => state.step(&op, &mut stage),
-            }
-            if let HubOp::Event(event) = op {
-                events += 1;
-                state.history.push(event, at);
+                _ => state.step(op, &mut stage),
             }
             // The state stays locked while anything is staged: a reply that came in between would line
             // up behind events that come after it.
             if stage.is_full() {
                 state.settle(&mut stage);
+                kept = state.keep(&batch.ops, kept..i + 1, at);
                 MutexGuard::unlocked_fair(&mut state, || stage.flush(&self.shared, now));
             }
         }
+        state.keep(&batch.ops, kept..batch.ops.len(), at);
         state.settle(&mut stage);
         state.history.expire(at);
         state.desk.expire(at);
@@ -133,6 +138,7 @@ impl Hub {
         self.note_history(&state);
         let inside = state.is_inside();
         drop(state);
+        drop(batch);
         stage.flush(&self.shared, now);
         if !inside {
             self.settled.notify_waiters();

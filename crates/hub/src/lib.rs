@@ -10,6 +10,7 @@
 
 mod caller;
 mod channels;
+mod chunk;
 mod classes;
 mod client_events;
 mod connection;
@@ -17,6 +18,7 @@ mod direct;
 mod directory;
 mod error;
 mod explain;
+mod gates;
 mod history;
 mod hub;
 mod identity;
@@ -47,7 +49,8 @@ pub use connection::{Connection, Work};
 pub use direct::{Relay, Sent};
 pub use directory::ApiKey;
 pub use error::HubError;
-pub use explain::{Explained, Gate, Judged, Question, Verdict};
+pub use explain::{Explained, Judged, Question};
+pub use gates::{Gate, Verdict};
 pub use hub::{Hub, Subscribed};
 pub use identity::{Auth, Grant, Identity, may_see, view};
 pub use limits::HubLimits;

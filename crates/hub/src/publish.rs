@@ -418,10 +418,10 @@ impl Cast<'_> {
                     aside.reached.push(member.conn);
                 }
             }
-        } else if !self.run.extend(id, stretch) {
+        } else if !self.run.extend(id, None, std::slice::from_ref(stretch)) {
             let stretch = stretch.clone();
             self.settle();
-            self.run.begin(id, stretch);
+            self.run.begin(id, None, [stretch].into());
         }
     }
 

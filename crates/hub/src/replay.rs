@@ -158,6 +158,7 @@ impl State {
         let mut rights = Rights::new(&sub.channel, &sub.grant, identity);
         let personal = rights.user.is_some();
         for event in self.history.after(of, replay.from) {
+            let event = &event;
             // Events of two organizations may share a position, and are not parted.
             if turn.is_over() && event.cursor != replay.from {
                 return Outcome::More;

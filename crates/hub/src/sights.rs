@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use crate::{
     classes::ClassId,
     publish::Cast,
+    run::Stretches,
     state::{Map, Sub},
     topics::Member,
 };
@@ -20,17 +21,35 @@ use crate::{
 const TABLES: usize = 4;
 
 impl Cast<'_> {
-    /// Offers an event that looks different to some to all members of a class: by groups that are worked out once, and to the
+    /// Offers an event that looks different to some to all members of a class: by groups that are worked out once.
+    /// Neighbours become one run; an event whose owner is among those who listen is told to each at once, to the
     /// owners apart.
     pub(crate) fn offer_masked(&mut self, id: ClassId, members: &[Member], masked: &Masked) {
-        self.settle();
+        let masks = &masked.masks;
+        let owners = Owners::of(masked, self.by_user);
+        if !owners.is_empty() || !self.run.is_of(id, Some(masks)) {
+            self.settle();
+        }
         let Some(class) = self.classes.get(id) else {
             return;
         };
-        let owners = Owners::of(masked, self.by_user);
         let mut sights = std::mem::take(&mut class.sights);
-        let table = sights.of(&masked.masks, self.listeners_version, members, self.subs);
-        for (plain, conns) in table.iter().flat_map(|table| &table.groups) {
+        let table = sights.of(masks, self.listeners_version, members, self.subs);
+        let groups = table.map_or(&[][..], |table| &table.groups);
+        if owners.is_empty() {
+            let stretch = |(plain, _): &(u64, Vec<u32>)| {
+                let view = masked.view_by(*plain, (false, false));
+                class.event(self.step, self.event, view, self.stage).clone()
+            };
+            let stretches: Stretches = groups.iter().map(stretch).collect();
+            class.sights = sights;
+            if !self.run.extend(id, Some(masks), &stretches) {
+                self.settle();
+                self.run.begin(id, Some(masks), stretches);
+            }
+            return;
+        }
+        for (plain, conns) in groups {
             let nobodys = masked.view_by(*plain, (false, false));
             let stretch = class.event(self.step, self.event, nobodys, self.stage);
             let stretch = stretch.clone();
@@ -69,6 +88,13 @@ pub(crate) struct Table {
 }
 
 impl Sights {
+    /// The groups that were worked out last for these masks.
+    pub(crate) fn groups(&self, masks: &Arc<Masks>) -> &[(u64, Vec<u32>)] {
+        let mut tables = self.tables.iter();
+        let table = tables.find(|table| Arc::ptr_eq(&table.masks, masks));
+        table.map_or(&[], |table| &table.groups)
+    }
+
     /// The groups for an event; worked out anew when anything changed.
     pub(crate) fn of(
         &mut self,
@@ -138,6 +164,11 @@ impl Owners {
             new: slots(&masked.owner).unwrap_or_default(),
             old: slots(&masked.old_owner).unwrap_or_default(),
         }
+    }
+
+    /// Whether no owner is connected who would see more than others.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.new.is_empty() && self.old.is_empty()
     }
 
     /// Whether a connection is the owner's, after and before.

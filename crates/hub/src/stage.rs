@@ -35,9 +35,14 @@ pub(crate) struct Stretch {
 }
 
 impl Stretch {
+    /// Whether the next one begins where this ends.
+    pub(crate) fn is_before(&self, next: &Stretch) -> bool {
+        self.chunk == next.chunk && self.bytes.end == next.bytes.start
+    }
+
     /// Takes the next one in, if it begins where this ends.
     pub(crate) fn append(&mut self, next: &Stretch) -> bool {
-        let follows = self.chunk == next.chunk && self.bytes.end == next.bytes.start;
+        let follows = self.is_before(next);
         if follows {
             self.bytes.end = next.bytes.end;
         }

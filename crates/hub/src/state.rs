@@ -2,14 +2,15 @@
 
 use std::{
     cmp::Ordering,
+    ops::Range,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use hashbrown::HashMap;
 use rowcast_model::{
-    Channel, ColumnMeta, Cursor, JsonRow, Lsn, OrgId, RoutedEvent, TableName, Topic as TopicOf,
-    UserId,
+    Channel, ColumnMeta, Cursor, HubOp, JsonRow, Lsn, OrgId, RoutedEvent, TableName,
+    Topic as TopicOf, UserId,
 };
 use rowcast_wire::{Filter, Mode, should_deliver};
 use slab::Slab;
@@ -317,6 +318,18 @@ impl State {
             table_count: 0,
             last_table: None,
         }
+    }
+
+    /// Keeps the events among these steps for those who come back: many at once, as they go to memory that is
+    /// cold. Returns how far that is.
+    pub(crate) fn keep(&mut self, ops: &[HubOp], which: Range<usize>, now: Duration) -> usize {
+        let end = which.end;
+        for op in ops.get(which).unwrap_or_default() {
+            if let HubOp::Event(event) = op {
+                self.history.push(event, now);
+            }
+        }
+        end
     }
 
     pub(crate) fn position(&self) -> Cursor {

@@ -3,10 +3,14 @@
 
 #[path = "hub/channels.rs"]
 mod channels;
+#[path = "hub/client_events.rs"]
+mod client_events;
 #[path = "hub/delivery.rs"]
 mod delivery;
 #[path = "hub/direct.rs"]
 mod direct;
+#[path = "hub/explain.rs"]
+mod explain;
 #[path = "hub/filters.rs"]
 mod filters;
 #[path = "hub/latest.rs"]

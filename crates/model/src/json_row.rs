@@ -90,10 +90,27 @@ impl JsonRow {
         out.push(b'}');
     }
 
-    /// Copies the values out of a buffer that is shared with other rows, so that this row keeps no more
-    /// alive than itself.
-    pub fn compact(&mut self) {
-        self.json = Bytes::copy_from_slice(&self.json);
+    /// All values behind each other.
+    pub fn json(&self) -> &[u8] {
+        &self.json
+    }
+
+    /// Where in [`JsonRow::json`] the value of each column ends.
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
+    /// A row of what [`JsonRow::columns`], [`JsonRow::json`] and [`JsonRow::ends`] of another one said.
+    pub fn from_parts(
+        columns: Arc<[ColumnMeta]>,
+        json: Bytes,
+        ends: impl IntoIterator<Item = u32>,
+    ) -> JsonRow {
+        JsonRow {
+            columns,
+            json,
+            ends: ends.into_iter().collect(),
+        }
     }
 
     /// Bytes kept alive by this row.

@@ -247,7 +247,7 @@ impl KeyFacts {
 /// One step for the hub, in log order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HubOp {
-    /// Deliver an event. Made once and not moved any more: it goes from the batch into the history as it is.
+    /// Deliver an event. Made once and not moved any more.
     Event(Arc<RoutedEvent>),
     /// The transaction at this position is complete.
     Commit {

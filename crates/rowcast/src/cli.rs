@@ -58,6 +58,8 @@ pub enum Command {
     },
     /// Print the live events of a channel, through the real protocol.
     Tail(TailArgs),
+    /// Say why somebody gets an event, or gets nothing: each gate's verdict, asked of the running service.
+    Explain(ExplainArgs),
     /// Make a token for development, signed with JWT_SECRET.
     Token(TokenArgs),
     /// Run everything on this machine, with an example page.
@@ -120,6 +122,43 @@ pub struct TailArgs {
     #[arg(long, default_value = "developer")]
     pub user: String,
     /// Print the frames as they come, one JSON object a line.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of `explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// The user.
+    #[arg(long, required_unless_present = "api_key")]
+    pub user: Option<String>,
+    /// Or the id of an API key.
+    #[arg(long, conflicts_with = "user")]
+    pub api_key: Option<String>,
+    /// The organization.
+    #[arg(long, required_unless_present = "channel")]
+    pub organization: Option<String>,
+    /// The channel, such as `org:acme`; left out: that of the organization.
+    #[arg(long)]
+    pub channel: Option<String>,
+    /// The table; left out: whatever came last on the channel.
+    #[arg(long)]
+    pub table: Option<String>,
+    /// The key of the row as text; of several columns a JSON array.
+    #[arg(
+        long = "id",
+        alias = "record",
+        requires = "table",
+        value_name = "RECORD"
+    )]
+    pub record: Option<String>,
+    /// What happens to the row: INSERT, UPDATE or DELETE.
+    #[arg(long, value_name = "OPERATION")]
+    pub operation: Option<String>,
+    /// Address of the service instead of the configured port.
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// For programs.
     #[arg(long)]
     pub json: bool,
 }

@@ -97,10 +97,19 @@ impl DurableBroadcasts {
         let rows: Result<Vec<Row<'_>>, _> = broadcasts.iter().map(row).collect();
         let json = rows.and_then(|rows| serde_json::to_string(&rows));
         let json = json.map_err(|error| DurableError::Refused(error.to_string()))?;
+        self.run(SAY, &[(&json, Type::TEXT)]).await
+    }
+
+    /// Runs a statement that answers with the number of its transaction, and waits until the log tells that:
+    /// its position, or `None` when it was not seen in time.
+    pub async fn run(
+        &self,
+        statement: &str,
+        values: &[(&(dyn ToSql + Sync), Type)],
+    ) -> Result<Option<Cursor>, DurableError> {
         let client = self.client().await?;
         let waiting = self.seen.watch();
-        let values: [(&(dyn ToSql + Sync), Type); 1] = [(&json, Type::TEXT)];
-        let said = client.query_typed(SAY, &values);
+        let said = client.query_typed(statement, values);
         let rows = match tokio::time::timeout(STATEMENT, said).await {
             Ok(said) => said.map_err(|error| self.explain(&error))?,
             Err(_) => {

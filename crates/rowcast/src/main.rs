@@ -16,6 +16,7 @@ mod logging;
 mod memory;
 mod metrics;
 mod migrations;
+mod operator;
 mod pipeline;
 mod plans;
 mod presence;
@@ -134,6 +135,11 @@ async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
             }
         }
         Command::Tail(args) => commands::tail::run(&config, args).await?,
+        Command::Explain(args) => {
+            if !commands::explain::run(&config, args).await? {
+                return Ok(ExitCode::FAILURE);
+            }
+        }
         Command::Serve(_) => Box::pin(service::run(config, |_| {})).await?,
         Command::Demo(args) => Box::pin(commands::demo::run(config, args)).await?,
         Command::Config { .. } | Command::Token(_) => {}

@@ -8,8 +8,8 @@ use std::{
 use anyhow::Context;
 use prometheus_client::registry::Registry;
 use rowcast_gateway::{
-    AuthConfig, BroadcastConfig, GatewayConfig, GatewayMetrics, KeysUsed, LevelRates, NotANetwork,
-    Readiness, Services, SocketLimits,
+    AuthConfig, BroadcastConfig, DurableSender, GatewayConfig, GatewayMetrics, KeysUsed,
+    LevelRates, NotANetwork, Readiness, Services, SocketLimits,
 };
 use rowcast_hub::{Hub, HubLimits, PresenceLimits};
 use rowcast_routing::Limits;
@@ -26,7 +26,9 @@ use crate::{
     files, health, housekeeping, memory,
     memory::Places,
     metrics::PipelineMetrics,
-    migrations, pipeline,
+    migrations,
+    operator::DatabaseOperator,
+    pipeline,
     plans::SqlPlans,
     presence,
     progress::Progress,
@@ -80,6 +82,7 @@ pub async fn run(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::
     let progress = Progress::new();
     let seen = Arc::new(Seen::default());
     let stop = CancellationToken::new();
+    let durable = Arc::new(DurableBroadcasts::new(sql.clone(), Arc::clone(&seen)));
     let (tell, ready) = watch::channel(Readiness::NotReady("starting".into()));
     let gateway = rowcast_gateway::serve(
         gateway_config(&config, places)?,
@@ -89,10 +92,8 @@ pub async fn run(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::
         Arc::new(registry),
         Services {
             extra: page,
-            durable: Some(Arc::new(DurableBroadcasts::new(
-                sql.clone(),
-                Arc::clone(&seen),
-            ))),
+            durable: Some(Arc::clone(&durable) as Arc<dyn DurableSender>),
+            operator: Some(Arc::new(DatabaseOperator::new(sql.clone(), durable))),
             application: Some(Arc::new(Asked(application))),
             plans: Some(Arc::new(SqlPlans::new(sql.clone()))),
             keys_used: Arc::clone(&keys_used),

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rowcast_model::{
-    Body, ColumnMeta, Cursor, JsonRow, MaskKind, Message, Operation, RoutedEvent, Says, Sender,
-    TableName, Topic, View,
+    Body, ColumnMeta, Cursor, Epoch, JsonRow, Lsn, MaskKind, Message, Operation, RoutedEvent, Says,
+    Sender, TableName, Topic, View,
 };
 
 use crate::{
@@ -38,8 +38,11 @@ pub struct EventClass<'a> {
 /// Text that one event of a class shares with the next, most of the time. Belongs to one class.
 #[derive(Debug, Default)]
 pub struct EventMemo {
-    /// From the channel to the cursor.
+    /// From the channel to the index in the cursor: what comes before the cursor has this length, and behind it is
+    /// the transaction.
     place: Vec<u8>,
+    label: usize,
+    transaction_of: Option<(Epoch, Lsn)>,
     /// From the beginning to `"new":`, and what it was written for.
     head: Vec<u8>,
     head_of: Option<(Arc<TableName>, Operation)>,
@@ -66,13 +69,24 @@ impl EventMemo {
     }
 
     fn write_place(&mut self, json: &mut Vec<u8>, event: &RoutedEvent, class: &EventClass<'_>) {
+        let Cursor {
+            epoch,
+            commit_lsn,
+            index,
+        } = event.cursor;
         if self.place.is_empty() {
             self.place.extend_from_slice(br#","channel":"#);
             string(&mut self.place, class.channel);
             self.place.extend_from_slice(br#","cursor":""#);
+            self.label = self.place.len();
+        }
+        if self.transaction_of != Some((epoch, commit_lsn)) {
+            self.place.truncate(self.label);
+            transaction(&mut self.place, epoch, commit_lsn);
+            self.transaction_of = Some((epoch, commit_lsn));
         }
         json.extend_from_slice(&self.place);
-        cursor(json, &event.cursor);
+        index_in(json, index);
         let time = event.commit_time.0.div_euclid(1000);
         if self.time.is_empty() || self.time_of != time {
             self.time.clear();
@@ -285,13 +299,17 @@ fn operation(json: &mut Vec<u8>, op: Operation) {
     json.push(b'"');
 }
 
-/// The text of a cursor, as its `Display` form has it; this is written for every event and class.
-fn cursor(json: &mut Vec<u8>, cursor: &Cursor) {
-    hex(json, cursor.epoch.0.into(), 8);
+/// The text of a cursor up to its index, as its `Display` form has it; this is written for every transaction and
+/// class.
+fn transaction(json: &mut Vec<u8>, epoch: Epoch, commit_lsn: Lsn) {
+    hex(json, epoch.0.into(), 8);
     json.push(b'-');
-    hex(json, cursor.commit_lsn.0, 1);
+    hex(json, commit_lsn.0, 1);
     json.push(b'-');
-    match cursor.index {
+}
+
+fn index_in(json: &mut Vec<u8>, index: u32) {
+    match index {
         u32::MAX => json.push(b'z'),
         index => hex(json, index.into(), 1),
     }
@@ -430,12 +448,25 @@ mod tests {
         };
         let mut later = event(Operation::Update, body());
         later.commit_time = Timestamp(1_795_254_067_123_999);
+        let at = |epoch, lsn, index| {
+            let mut event = event(Operation::Insert, body());
+            event.cursor = Cursor {
+                epoch: Epoch(epoch),
+                commit_lsn: Lsn(lsn),
+                index,
+            };
+            event
+        };
         let events = [
             event(Operation::Insert, body()),
             event(Operation::Update, body()),
             table(event(Operation::Update, body()), "a\"b"),
             later,
             event(Operation::Delete, Body::Invalidate),
+            at(1, 0xfff8, u32::MAX),
+            at(1, 0x10000, 0),
+            at(1, 0x10000, 16),
+            at(2, 0x10000, 16),
         ];
         for event in events.iter().chain(events.iter().rev()) {
             let mut out = Vec::new();
@@ -453,7 +484,8 @@ mod tests {
                 index: if end { u32::MAX } else { index },
             };
             let mut out = Vec::new();
-            cursor(&mut out, &it);
+            transaction(&mut out, it.epoch, it.commit_lsn);
+            index_in(&mut out, it.index);
             proptest::prop_assert_eq!(String::from_utf8(out).unwrap(), it.to_string());
         }
     }

@@ -15,8 +15,22 @@ use crate::{CursorList, Frame, payload_of};
 const FRAMES: usize = 64;
 /// What stands behind a frame.
 const END: &[u8] = b"\n\n";
-/// What stands before the cursor in every frame that has one. Inside a JSON string the quotes would be escaped,
-/// and no frame has an object behind its own cursor: so the last one found is it.
+/// Frames that have a cursor of their own. Others may hold what somebody said, and in it what looks like one.
+const POSITIONED: [&[u8]; 9] = [
+    b"postgres_changes\"",
+    b"invalidate\"",
+    b"broadcast\"",
+    b"data\"",
+    b"subscribed\"",
+    b"commit\"",
+    b"position\"",
+    b"recovered\"",
+    b"resync\"",
+];
+/// What every frame begins with.
+const TYPE: &[u8] = br#"{"type":""#;
+/// What stands before the cursor in those frames. Inside a JSON string the quotes would be escaped,
+/// and none of them has an object behind its own cursor: so the last one found is it.
 const CURSOR: &[u8] = br#","cursor":""#;
 const CHANNEL: &[u8] = br#","channel":"#;
 
@@ -194,6 +208,10 @@ impl EventStream {
 
     /// Where a frame moves which channel to; no channel: all of them.
     fn moved_by(&self, json: &[u8]) -> Option<(Option<usize>, Cursor)> {
+        let kind = json.strip_prefix(TYPE)?;
+        if !POSITIONED.iter().any(|known| kind.starts_with(known)) {
+            return None;
+        }
         let (before, cursor) = last_after(json, CURSOR)?;
         let end = cursor.iter().position(|byte| *byte == b'"')?;
         let cursor = std::str::from_utf8(cursor.get(..end)?).ok()?.parse().ok()?;

@@ -29,10 +29,8 @@ use futures_util::StreamExt;
 use parking_lot::Mutex;
 use rowcast_hub::{Hub, HubError};
 use rowcast_model::{Body as Says, Cursor, Message, RoutedEvent, Timestamp, Topic};
-use secrecy::ExposeSecret;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use durable::{DurableError, DurableSender};
@@ -42,7 +40,10 @@ use self::{
     body::{Broadcast, Change, Target},
     idempotency::{Answer, Answers, Begin},
 };
-use crate::{BroadcastConfig, GatewayMetrics};
+use crate::{
+    BroadcastConfig, GatewayMetrics,
+    access::{AccessToken, NoAccess},
+};
 
 /// Most time to wait for the end of a transaction that is being published.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -57,8 +58,7 @@ const KEY_HEADER: &str = "idempotency-key";
 pub(crate) struct Broadcasts {
     hub: Arc<Hub>,
     durable: Option<Arc<dyn DurableSender>>,
-    /// SHA-256 of the token, so that comparing says nothing of its length either.
-    token: Option<[u8; 32]>,
+    token: AccessToken,
     body_bytes: usize,
     room: Arc<Semaphore>,
     room_bytes: usize,
@@ -74,13 +74,12 @@ impl Broadcasts {
         durable: Option<Arc<dyn DurableSender>>,
         metrics: GatewayMetrics,
     ) -> Broadcasts {
-        let token = config.access_token.as_ref();
         let room_bytes = config.bodies_bytes.clamp(1, Semaphore::MAX_PERMITS >> 3);
         let answers = Answers::new(config.idempotency_bytes, config.idempotency_time);
         Broadcasts {
             hub,
             durable,
-            token: token.map(|token| Sha256::digest(token.expose_secret()).into()),
+            token: AccessToken::new(config.access_token.as_ref()),
             body_bytes: config.body_bytes,
             room: Arc::new(Semaphore::new(room_bytes)),
             room_bytes,
@@ -207,21 +206,10 @@ impl Broadcasts {
 
     /// Whether the request comes from whoever holds the token.
     fn admit(&self, headers: &HeaderMap) -> Result<(), BroadcastError> {
-        let token = self.token.as_ref().ok_or(BroadcastError::Off)?;
-        let value = headers
-            .get(header::AUTHORIZATION)
-            .map(HeaderValue::as_bytes);
-        let given = value.and_then(|value| {
-            let (scheme, rest) = value.split_at_checked(7)?;
-            scheme
-                .eq_ignore_ascii_case(b"bearer ")
-                .then(|| rest.trim_ascii())
-        });
-        let given: [u8; 32] = Sha256::digest(given.unwrap_or_default()).into();
-        match bool::from(given.ct_eq(token)) {
-            true => Ok(()),
-            false => Err(BroadcastError::Unauthorized),
-        }
+        self.token.admit(headers).map_err(|why| match why {
+            NoAccess::Off => BroadcastError::Off,
+            NoAccess::Unauthorized => BroadcastError::Unauthorized,
+        })
     }
 
     /// The body, and the right to the memory that it takes.

@@ -27,6 +27,7 @@ pub(super) struct Wanted {
     events: Option<Vec<String>>,
     mode: Option<String>,
     tables: Option<String>,
+    presence: Option<String>,
 }
 
 fn bad(message: impl Into<String>) -> Refusal {
@@ -84,6 +85,7 @@ impl Wanted {
             "cursor" => once(&mut self.last, value),
             "mode" => once(&mut self.mode, value),
             "tables" => once(&mut self.tables, value),
+            "presence" => once(&mut self.presence, value),
             "events" => {
                 let forms = value.split(',').map(|form| form.trim().to_owned());
                 match self.events.replace(forms.collect()) {
@@ -97,7 +99,7 @@ impl Wanted {
             other => {
                 let shown: String = other.chars().take(40).collect();
                 Err(bad(format!(
-                    "the parameter `{shown}` is not known; known are channel, organization, events, mode, tables, cursor"
+                    "the parameter `{shown}` is not known; known are channel, organization, events, mode, tables, presence, cursor"
                 )))
             }
         }
@@ -135,6 +137,8 @@ impl Wanted {
             mode: Option<&'a str>,
             #[serde(skip_serializing_if = "Option::is_none")]
             tables: Option<&'a RawValue>,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            presence: Option<serde_json::Value>,
         }
         let tables = self.tables.as_deref().map(|text| tables(text, limits));
         let tables = tables.transpose()?;
@@ -145,6 +149,11 @@ impl Wanted {
             events: self.events.as_deref(),
             mode: self.mode.as_deref(),
             tables: tables.as_deref(),
+            presence: self.presence.as_deref().map(|text| match text {
+                "true" => true.into(),
+                "false" => false.into(),
+                text => text.into(),
+            }),
         };
         let text = serde_json::to_vec(&frame).map_err(|error| bad(error.to_string()))?;
         match parse(&text, limits) {

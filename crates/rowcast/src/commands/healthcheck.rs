@@ -33,7 +33,7 @@ pub async fn run(config: &Config, ready: bool, url: Option<&str>) -> anyhow::Res
 }
 
 /// The address with a path, unless it has one.
-fn with_path(url: &str, path: &str) -> String {
+pub(super) fn with_path(url: &str, path: &str) -> String {
     let base = url.trim_end_matches('/');
     let authority = base.split_once("://").map_or(base, |(_, rest)| rest);
     match authority.contains('/') {
@@ -42,7 +42,7 @@ fn with_path(url: &str, path: &str) -> String {
     }
 }
 
-fn local(host: &str, port: u16, path: &str) -> String {
+pub(super) fn local(host: &str, port: u16, path: &str) -> String {
     let host = match host {
         "0.0.0.0" | "" => "127.0.0.1".to_owned(),
         "::" | "[::]" => "[::1]".to_owned(),

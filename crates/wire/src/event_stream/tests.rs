@@ -92,12 +92,20 @@ fn what_looks_like_a_cursor_inside_a_row_is_none() {
 }
 
 #[test]
+fn what_somebody_says_of_himself_is_no_cursor() {
+    let mut stream = stream(&["org:a"]);
+    let json = br#"{"type":"presence_diff","joins":[{"connections":{"1":{"a":1,"cursor":"00000009-9-9"}}}]}"#;
+    let text = text(&mut stream, &[text_frame(json)]);
+    assert!(text.starts_with("data: {"), "{text}");
+}
+
+#[test]
 fn a_line_end_between_tokens_does_not_end_the_event() {
     let mut stream = stream(&["org:a"]);
-    let json = b"{\"payload\":{\n\n\"a\":\r1},\"channel\":\"org:a\",\"cursor\":\"00000001-1-0\"}";
+    let json = b"{\"type\":\"broadcast\",\"payload\":{\n\n\"a\":\r1},\"channel\":\"org:a\",\"cursor\":\"00000001-1-0\"}";
     assert_eq!(
         text(&mut stream, &[text_frame(json)]),
-        "id: 00000001-1-0\ndata: {\"payload\":{  \"a\": 1},\"channel\":\"org:a\",\"cursor\":\"00000001-1-0\"}\n\n"
+        "id: 00000001-1-0\ndata: {\"type\":\"broadcast\",\"payload\":{  \"a\": 1},\"channel\":\"org:a\",\"cursor\":\"00000001-1-0\"}\n\n"
     );
 }
 
@@ -115,7 +123,8 @@ fn frame() -> impl Strategy<Value = Frame> {
         (0_u64..9, 0_usize..300).prop_map(|(lsn, pad)| {
             let pad = "x".repeat(pad);
             let (channel, cursor) = (["org:a", "user:b"][pad.len() % 2], at(lsn));
-            format!(r#"{{"pad":"{pad}","channel":"{channel}","cursor":"{cursor}"}}"#).into_bytes()
+            format!(r#"{{"type":"data","pad":"{pad}","channel":"{channel}","cursor":"{cursor}"}}"#)
+                .into_bytes()
         }),
     ];
     payload.prop_map(|payload| text_frame(&payload))

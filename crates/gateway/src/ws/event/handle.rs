@@ -1,4 +1,4 @@
-//! One lane of client events, to its end: each is decided again if it waited, then relayed, or the application is
+//! Client events, one after the other: each is decided again if it waited, then relayed, or the application is
 //! asked, and then answered. Runs beside the socket's own task.
 
 use std::sync::Arc;
@@ -26,20 +26,20 @@ pub(super) fn lane(topic: &Topic) -> Arc<str> {
     }
 }
 
-/// Handles an event and those behind it.
-pub(super) async fn lane_to_its_end(
+/// Handles an event, and then those of the socket whose turn it is.
+pub(super) async fn one_after_the_other(
     shared: Arc<Shared>,
     connection: Arc<Connection>,
     lanes: Arc<Mutex<Lanes<Job>>>,
     lane: Arc<str>,
     job: Job,
 ) {
-    let mut next = Some(job);
-    while let Some(mut job) = next {
+    let mut next = Some((lane, job));
+    while let Some((lane, mut job)) = next {
         handle(&shared, &connection, &mut job).await;
         drop(job);
         next = lanes.lock().next(&lane);
-        if let Some(job) = &mut next {
+        if let Some((_, job)) = &mut next {
             job.waited = true;
         }
     }

@@ -241,7 +241,7 @@ impl Sender<'_> {
                 let (shared, lanes) = (self.shared.clone(), sent.lanes.clone());
                 let connection = self.connection.clone();
                 let tracked = self.shared.sockets.clone();
-                tracked.spawn(handle::lane_to_its_end(
+                tracked.spawn(handle::one_after_the_other(
                     shared, connection, lanes, lane, job,
                 ));
             }
