@@ -186,8 +186,24 @@ fn the_tests_that_pages_name_exist() {
             assert!(known.contains(test), "{}: there is no test {test}", row[1]);
         }
     }
+    let page = read(root().join("docs/security.md"));
+    let classes = page.split("## Classes of incidents").nth(1).unwrap();
+    let classes = classes.split("\n## ").next().unwrap();
+    let classes: Vec<&str> = classes
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| class"))
+        .filter(|line| !line.starts_with("| ---"))
+        .collect();
+    assert!(classes.len() >= 20, "{classes:?}");
+    for class in classes {
+        let tests: Vec<&str> = class.split('`').skip(1).step_by(2).collect();
+        assert!(!tests.is_empty(), "no test: {class}");
+        for test in tests {
+            assert!(known.contains(test), "{class}: there is no test {test}");
+        }
+    }
     let lines: BTreeSet<&str> = rows.iter().map(|row| row[1]).collect();
-    let wanted = "Q1 Q2 Q3 Q4 Q5 Q8 Q9 Q10 Q24 Q25 Q26 Q29 T1 T2 T3 T4 T5 T6 T7 T8 T9 T17 X6 G1";
+    let wanted = "Q1 Q2 Q3 Q4 Q5 Q8 Q9 Q10 Q24 Q25 Q26 Q29 G31 G32 G33 G34 G35 C18 T1 T2 T3 T4 T5 T6 T7 T8 T9 T17 X6 G1";
     for line in wanted.split(' ') {
         assert!(lines.contains(line), "{line} is missing");
     }

@@ -18,6 +18,7 @@ mod oracle;
 mod promises;
 mod relations;
 mod restarts;
+mod security;
 mod sql;
 mod survival;
 mod types;
