@@ -8,8 +8,8 @@ CREATE OR REPLACE FUNCTION rowcast.publication_tables() RETURNS SETOF oid
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT r::oid FROM unnest(ARRAY['public.realtime_table_events', 'rowcast.tables', 'rowcast.memberships',
         'rowcast.membership_source', 'rowcast.api_keys',
-        'rowcast.channels', 'rowcast.event_namespaces',
-        'rowcast.client_events']) name CROSS JOIN LATERAL to_regclass(name) r WHERE r IS NOT NULL
+        'rowcast.channels', 'rowcast.event_namespaces', 'rowcast.client_events',
+        'rowcast.plans', 'rowcast.organization_plans']) name CROSS JOIN LATERAL to_regclass(name) r WHERE r IS NOT NULL
     UNION
     SELECT s.relid FROM rowcast.membership_source s JOIN pg_class c ON c.oid = s.relid
     WHERE rowcast.replica_identity_usable(s.relid)

@@ -51,7 +51,8 @@ BEGIN
         ' rowcast.slots, rowcast.problems, rowcast.positions, rowcast.event_gaps, rowcast.table_marks,'
         ' public.realtime_table_events TO %I', role_name);
     EXECUTE format('GRANT EXECUTE ON FUNCTION rowcast.note_slot(text, boolean, text, integer), rowcast.note_position(bigint), rowcast.maintain(),'
-        ' rowcast.sync_publication(), rowcast.check() TO %I', role_name);
+        ' rowcast.sync_publication(), rowcast.check(),'
+        ' rowcast.note_api_keys_used(text[]) TO %I', role_name);
     EXECUTE format('GRANT SELECT ON rowcast.channels, rowcast.event_namespaces TO %I', role_name);
     IF to_regprocedure('rowcast.explain_row(text, text, text)') IS NOT NULL THEN
         EXECUTE format('GRANT EXECUTE ON FUNCTION rowcast.explain_row(text, text, text) TO %I', role_name);
@@ -60,6 +61,9 @@ BEGIN
         EXECUTE format('GRANT SELECT ON rowcast.client_events TO %I', role_name);
     END IF;
     PERFORM rowcast.grant_sender(role_name);
+    IF to_regprocedure('rowcast.limits_for(text)') IS NOT NULL THEN
+        EXECUTE format('GRANT EXECUTE ON FUNCTION rowcast.limits_for(text) TO %I', role_name);
+    END IF;
     INSERT INTO rowcast.service_roles (role_name) VALUES (grant_service.role_name) ON CONFLICT DO NOTHING;
     PERFORM rowcast.grant_memberships(role_name);
 END $$;
@@ -71,7 +75,10 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     EXECUTE format('GRANT USAGE, CREATE ON SCHEMA rowcast TO %I', role_name);
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON rowcast.tables, rowcast.memberships, rowcast.membership_source,'
-        ' rowcast.api_keys, rowcast.problems, rowcast.gone, rowcast.channels, rowcast.event_namespaces TO %I', role_name);
+        ' rowcast.api_keys, rowcast.api_key_uses, rowcast.problems, rowcast.gone, rowcast.channels, rowcast.event_namespaces TO %I', role_name);
+    IF to_regclass('rowcast.plans') IS NOT NULL THEN
+        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON rowcast.plans, rowcast.organization_plans TO %I', role_name);
+    END IF;
     IF to_regclass('rowcast.client_events') IS NOT NULL THEN
         EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON rowcast.client_events TO %I', role_name);
     END IF;
@@ -153,6 +160,13 @@ BEGIN
     FROM pg_trigger g JOIN pg_proc f ON f.oid = g.tgfoid AND f.pronamespace = 'rowcast'::regnamespace
     JOIN rowcast.tables t ON f.proname ~ ('^on_[a-z]+_' || t.relid || '$')
     WHERE g.tgrelid NOT IN (SELECT rowcast.table_and_partitions(t.relid));
+
+    RETURN QUERY SELECT 'warning', 'API key', format('the API key %s (%s, of %s) was not used for 90 days', k.id, coalesce(k.name, 'no name'), k.organization_id),
+        format('SELECT rowcast.revoke_api_key(%L);', k.id)
+    FROM rowcast.api_keys k LEFT JOIN rowcast.api_key_uses u ON u.id = k.id
+    WHERE k.revoked_at IS NULL AND coalesce(k.expires_at > now(), true)
+      AND greatest(k.created_at, u.last_used_at) < now() - interval '90 days'
+    ORDER BY k.created_at LIMIT 50;
 
     RETURN QUERY SELECT 'warning', 'problems', format('%s of %s: %s (%s times, %s rows, last %s%s)', coalesce(p.operation, 'rule'), coalesce(c.oid::regclass::text, p.relid::text, '?'),
             p.reason, count(*), coalesce(sum(p.rows), 0), to_char(max(p.at), 'YYYY-MM-DD HH24:MI:SS'), ', such as ' || max(p.sample)),

@@ -212,11 +212,9 @@ async fn what_is_no_socket_yet_is_bounded_and_counted() {
     .await;
     let second = world.login("u1", "org_1").await;
     let mut third = Client::open(public).await;
-    let _ = third.auth(&token::session("u1"), "org_1").await;
-    assert_eq!(
-        third.until_closed_any().await,
-        crate::harness::client::End::Broken("end of stream".into())
-    );
+    let refused = third.auth(&token::session("u1"), "org_1").await.unwrap();
+    assert_eq!(refused.text_of("name"), "connections_limited");
+    assert_eq!(third.until_closed().await.0, 4005);
     for (counted, least) in [
         ("handshakes_total{reason=\"head_too_large\"}", 1.0),
         ("handshakes_total{reason=\"not_http\"}", 1.0),

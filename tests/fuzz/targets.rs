@@ -8,7 +8,7 @@ use prometheus_client::registry::Registry;
 use rowcast_gateway::{AuthConfig, Verifier};
 use rowcast_hub::{Hub, HubLimits};
 use rowcast_model::{
-    Batch, Column, Epoch, HubOp, KeyChange, Kind, Lsn, Operation, Relation, RelationId,
+    Batch, Column, Epoch, HubOp, KeyChange, KeyFacts, Kind, Lsn, Operation, Relation, RelationId,
     ReplicaIdentity, RowChange, SourceEvent, Timestamp, Topic, Tuple, TxHeader, Value, WalItem,
 };
 use rowcast_routing::{Catalog, Router, TableRule, json::write_value};
@@ -303,7 +303,7 @@ fn fuzz_tokens() {
     hub.publish(Batch {
         ops: vec![HubOp::ApiKey(KeyChange {
             id: "k1".into(),
-            now: Some((hash.into(), "org_1".into(), vec!["admin".into()])),
+            now: Some(KeyFacts::new(&hash, "org_1", vec!["admin".into()])),
         })],
         ..Batch::default()
     });

@@ -8,6 +8,8 @@ mod examples;
 mod explain;
 mod explain_matrix;
 mod handlers;
+mod keys;
+mod limits;
 mod masks;
 mod presence;
 mod presence_rights;

@@ -12,6 +12,7 @@ use crate::harness::{
 /// These clients subscribe far more often than any client should.
 const UNLIMITED: &[(&str, &str)] = &[
     ("ROWCAST__LIMITS__MESSAGES_PER_SECOND", "1000000"),
+    ("ROWCAST__LIMITS__JOINS", "off"),
     ("ROWCAST__LIMITS__MESSAGES_BURST", "1000000"),
 ];
 

@@ -6,10 +6,11 @@
 //! enough are forgotten, and when there are too many others, newcomers share one bucket.
 
 use std::{
-    collections::HashMap,
     net::{IpAddr, Ipv6Addr},
-    time::{Duration, Instant},
+    time::Instant,
 };
+
+use rowcast_model::{Bucket, Rate, RateTable};
 
 use crate::Network;
 
@@ -19,101 +20,49 @@ const MOST_ADDRESSES: usize = 16_384;
 /// Who came how often.
 #[derive(Debug)]
 pub(crate) struct Arrivals {
-    per_second: f64,
-    burst: f64,
+    /// `None`: as often as one likes.
+    rate: Option<Rate>,
     /// Addresses that are not counted.
     proxies: Vec<Network>,
-    buckets: HashMap<IpAddr, Bucket>,
-    /// Of all that found no place.
-    others: Bucket,
-    looked: Option<Instant>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    tokens: f64,
-    at: Option<Instant>,
-}
-
-impl Bucket {
-    fn full(burst: f64) -> Bucket {
-        Bucket {
-            tokens: burst,
-            at: None,
-        }
-    }
-
-    fn filled(&self, now: Instant, per_second: f64, burst: f64) -> f64 {
-        let since = self
-            .at
-            .map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        (self.tokens + since.as_secs_f64() * per_second).min(burst)
-    }
-
-    fn take(&mut self, now: Instant, per_second: f64, burst: f64) -> bool {
-        let tokens = self.filled(now, per_second, burst);
-        self.at = Some(now);
-        let enough = tokens >= 1.0;
-        self.tokens = if enough { tokens - 1.0 } else { tokens };
-        enough
-    }
+    buckets: RateTable<Bucket>,
+    began: Option<Instant>,
 }
 
 impl Arrivals {
     /// So many connections a second in the long run, and so many at once. Zero a second: no limit.
     pub(crate) fn new(per_second: u32, burst: u32, proxies: Vec<Network>) -> Arrivals {
-        let burst = f64::from(burst.max(1));
         Arrivals {
-            per_second: f64::from(per_second),
-            burst,
+            rate: Rate::per_second(per_second, burst),
             proxies,
-            buckets: HashMap::new(),
-            others: Bucket::full(burst),
-            looked: None,
+            buckets: RateTable::new(MOST_ADDRESSES),
+            began: None,
         }
     }
 
     /// Whether somebody from this address may connect now.
     pub(crate) fn admit(&mut self, address: IpAddr, now: Instant) -> bool {
         let address = address.to_canonical();
-        if self.per_second == 0.0 || self.proxies.iter().any(|proxy| proxy.contains(address)) {
+        let proxy = self.proxies.iter().any(|proxy| proxy.contains(address));
+        let Some(rate) = self.rate.filter(|_| !proxy) else {
             return true;
-        }
-        let (per_second, burst) = (self.per_second, self.burst);
+        };
         let network = match address {
             IpAddr::V4(_) => address,
             IpAddr::V6(address) => {
                 IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)))
             }
         };
-        if let Some(bucket) = self.buckets.get_mut(&network) {
-            return bucket.take(now, per_second, burst);
-        }
-        if self.buckets.len() >= MOST_ADDRESSES {
-            self.forget_quiet(now);
-        }
-        if self.buckets.len() >= MOST_ADDRESSES {
-            return self.others.take(now, per_second, burst);
-        }
-        let bucket = self.buckets.entry(network).or_insert(Bucket::full(burst));
-        bucket.take(now, per_second, burst)
-    }
-
-    /// Forgets whose bucket is full again; at most once a second, as it looks at all.
-    fn forget_quiet(&mut self, now: Instant) {
-        let recent = |at: Instant| now.saturating_duration_since(at) < Duration::from_secs(1);
-        if self.looked.is_some_and(recent) {
-            return;
-        }
-        self.looked = Some(now);
-        let (per_second, burst) = (self.per_second, self.burst);
-        self.buckets
-            .retain(|_, bucket| bucket.filled(now, per_second, burst) < burst);
+        let now = now.saturating_duration_since(*self.began.get_or_insert(now));
+        self.buckets.ask(&network, now, |bucket| {
+            (bucket.take(&rate, now, 1), bucket.full_at(&rate))
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn address(text: &str) -> IpAddr {

@@ -2,9 +2,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use rowcast_model::Rate;
 use secrecy::SecretString;
 
-use crate::Network;
+use crate::{LevelRates, Network, limits::Quota};
 
 /// The whole of it.
 #[derive(Clone, Debug)]
@@ -60,7 +61,7 @@ impl Default for BroadcastConfig {
 pub struct SocketLimits {
     /// Open sockets in all.
     pub connections: usize,
-    /// Open sockets of one organization.
+    /// Open sockets of one organization, when its plan says nothing.
     pub connections_per_organization: usize,
     /// Connections a second from one address in the long run; 0: no limit.
     pub connects_per_second: u32,
@@ -90,6 +91,12 @@ pub struct SocketLimits {
     pub broadcasts_per_second: u32,
     /// Broadcasts it may send at once.
     pub broadcasts_burst: u32,
+    /// Subscriptions and bytes of one socket; its messages are above.
+    pub socket_rates: LevelRates,
+    /// What one user may with all sockets together, when the plan says nothing.
+    pub user_rates: LevelRates,
+    /// What one organization may with all sockets together, when its plan says nothing.
+    pub organization_rates: LevelRates,
     /// Client events of one socket that have no answer yet.
     pub client_events: usize,
     /// What client events of all sockets may take, in bytes, that have no answer yet.
@@ -121,11 +128,33 @@ impl Default for SocketLimits {
             frames_burst: 200,
             broadcasts_per_second: 20,
             broadcasts_burst: 60,
+            socket_rates: LevelRates {
+                joins: Rate::per_second(20, 200),
+                bytes: Rate::per_second(1 << 20, 4 << 20),
+                ..LevelRates::default()
+            },
+            user_rates: LevelRates::default(),
+            organization_rates: LevelRates::default(),
             client_events: 32,
             client_events_bytes: 32 << 20,
             bad_frames: 20,
             position_interval: Duration::from_secs(8),
             goodbye_spread: Duration::from_secs(10),
+        }
+    }
+}
+
+impl SocketLimits {
+    /// What an organization may use whose plan says nothing.
+    pub(crate) fn platform(&self) -> Quota {
+        Quota {
+            connections: self.connections_per_organization,
+            connection: LevelRates {
+                messages: Some(Rate::at_most(self.frames_per_second, self.frames_burst)),
+                ..self.socket_rates
+            },
+            user: self.user_rates,
+            organization: self.organization_rates,
         }
     }
 }

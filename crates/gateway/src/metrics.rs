@@ -7,10 +7,19 @@ use prometheus_client::{
 };
 use rowcast_wire::{CloseCode, ErrorCode};
 
+use crate::limits::Exceeded;
+
 /// One name.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub(crate) struct Reason {
     reason: &'static str,
+}
+
+/// Of what there was too much, and whose.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct Limited {
+    kind: &'static str,
+    level: &'static str,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -40,6 +49,8 @@ pub struct GatewayMetrics {
     /// Messages that applications said over HTTP.
     pub(crate) broadcast_messages: Counter,
     kept_answers: Gauge,
+    limited: Family<Limited, Counter>,
+    plans: Family<Reason, Counter>,
     client_events: Family<Outcome, Counter>,
     /// Bytes of client events that have no answer yet.
     pub(crate) waiting_events: Gauge,
@@ -115,6 +126,16 @@ impl GatewayMetrics {
             "Messages said over POST /broadcast",
             metrics.broadcast_messages.clone(),
         );
+        registry.register(
+            "limited",
+            "Refusals by what there was too much of and whose limit it was",
+            metrics.limited.clone(),
+        );
+        registry.register(
+            "plans_asked",
+            "Questions what an organization may use, by outcome",
+            metrics.plans.clone(),
+        );
         registry.register_with_unit(
             "broadcast_kept_answers",
             "Answers kept for idempotency keys",
@@ -145,6 +166,15 @@ impl GatewayMetrics {
 
     pub(crate) fn admin(&self, reason: &'static str) {
         self.admin.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub(crate) fn limited(&self, exceeded: Exceeded) {
+        let (kind, level) = (exceeded.kind.name(), exceeded.level.name());
+        self.limited.get_or_create(&Limited { kind, level }).inc();
+    }
+
+    pub(crate) fn plan(&self, reason: &'static str) {
+        self.plans.get_or_create(&Reason { reason }).inc();
     }
 
     pub(crate) fn kept_answers(&self, bytes: usize) {

@@ -31,15 +31,17 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Application, DurableSender, GatewayConfig, GatewayError, GatewayMetrics, Readiness,
-    SocketLimits,
+    Application, DurableSender, GatewayConfig, GatewayError, GatewayMetrics, KeysUsed, PlanSource,
+    Readiness, SocketLimits,
     access::AccessToken,
     admin::{self, Admin, Operator},
     admission::Admission,
     arrivals::Arrivals,
     auth::Verifier,
     broadcast::{self, Broadcasts},
-    coming, http, sse,
+    coming, http,
+    limits::{Gates, MOST_COUNTED, Plans},
+    sse,
     takeover::Takeover,
     ws::{self, Shared},
 };
@@ -74,6 +76,10 @@ pub struct Services {
     pub operator: Option<Arc<dyn Operator>>,
     /// Asks the application.
     pub application: Option<Arc<dyn Application>>,
+    /// Knows what organizations may use.
+    pub plans: Option<Arc<dyn PlanSource>>,
+    /// Is told which API keys are used.
+    pub keys_used: Arc<KeysUsed>,
 }
 
 /// Listens and serves until stopped.
@@ -103,9 +109,12 @@ pub async fn serve(
         services.operator,
         metrics.clone(),
     ));
+    let platform = config.limits.platform();
     let shared = Arc::new(Shared {
         hub: hub.clone(),
-        verifier: Verifier::new(&config.auth)?,
+        verifier: Verifier::new(&config.auth)?.noting(services.keys_used),
+        plans: Arc::new(Plans::new(services.plans, platform, metrics.clone())),
+        gates: Gates::new(MOST_COUNTED, Instant::now()),
         application: services.application,
         limits: config.limits,
         origins: config.allowed_origins,

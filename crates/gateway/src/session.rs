@@ -4,9 +4,13 @@
 use std::time::{Duration, Instant};
 
 use rowcast_hub::spread;
+use rowcast_model::{Bucket, Rate};
 use rowcast_wire::CloseCode;
 
-use crate::SocketLimits;
+use crate::{
+    SocketLimits,
+    limits::{Exceeded, Kind, Level, Quota},
+};
 
 /// What is due now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,13 +27,20 @@ pub enum Due {
 
 /// What to do with a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admit {
+pub(crate) enum Admit {
     /// Handle it.
     Yes,
     /// Refuse it with an error.
-    TooFast,
+    TooFast(Exceeded),
     /// Too much was refused: close.
-    Close,
+    Close(Exceeded),
+}
+
+fn exceeded(kind: Kind) -> Exceeded {
+    Exceeded {
+        kind,
+        level: Level::Connection,
+    }
 }
 
 /// A time as it is kept ten thousand times: small.
@@ -46,39 +57,6 @@ impl Millis {
     }
 }
 
-/// So many a second in the long run, and so many at once.
-#[derive(Clone, Copy, Debug)]
-struct Ration {
-    per_second: f32,
-    burst: f32,
-    /// What may still be had now, as of `filled`.
-    tokens: f32,
-    filled: Instant,
-}
-
-impl Ration {
-    /// Limits are small numbers; losing precision in them means nothing.
-    fn new(per_second: u32, burst: u32, now: Instant) -> Ration {
-        Ration {
-            per_second: per_second as f32,
-            burst: burst as f32,
-            tokens: burst as f32,
-            filled: now,
-        }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        let gained = now.saturating_duration_since(self.filled).as_secs_f32() * self.per_second;
-        self.tokens = (self.tokens + gained).min(self.burst);
-        self.filled = now;
-        let there = self.tokens >= 1.0;
-        if there {
-            self.tokens -= 1.0;
-        }
-        there
-    }
-}
-
 /// The state.
 #[derive(Clone, Debug)]
 pub struct Session {
@@ -90,11 +68,22 @@ pub struct Session {
     position_interval: Millis,
     ping_interval: Millis,
     silence: Millis,
-    frames: Ration,
-    /// Made with the first broadcast: nearly all sockets never send one.
-    broadcasts: Option<Box<Ration>>,
+    began: Instant,
+    messages: Bucket,
+    bytes: Bucket,
+    /// Made with the first of them: nearly all sockets ask for nothing and send nothing.
+    rare: Option<Box<Rare>>,
     bad: u32,
     most_bad: u32,
+    /// How it ends when what was shown ends.
+    expiry: CloseCode,
+}
+
+/// Counts of what few sockets do.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rare {
+    joins: Bucket,
+    broadcasts: Bucket,
 }
 
 impl Session {
@@ -108,11 +97,20 @@ impl Session {
             position_interval: Millis::of(limits.position_interval),
             ping_interval: Millis::of(limits.ping_interval),
             silence: Millis::of(limits.silence),
-            frames: Ration::new(limits.frames_per_second, limits.frames_burst, now),
-            broadcasts: None,
+            began: now,
+            messages: Bucket::default(),
+            bytes: Bucket::default(),
+            rare: None,
             bad: 0,
             most_bad: limits.bad_frames,
+            expiry: CloseCode::TokenExpired,
         }
+    }
+
+    /// The same for one that has shown an API key.
+    pub fn of_key(mut self) -> Session {
+        self.expiry = CloseCode::KeyExpired;
+        self
     }
 
     /// The same, telling the position for the first time at another moment than those who came at once.
@@ -137,23 +135,49 @@ impl Session {
         self.expires = expires;
     }
 
-    /// Whether a frame may be handled.
-    pub fn admit(&mut self, now: Instant) -> Admit {
-        if self.frames.take(now) {
+    /// Whether a frame of so many bytes may be handled.
+    pub(crate) fn admit(&mut self, quota: &Quota, bytes: usize, now: Instant) -> Admit {
+        let at = self.at(now);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let rates = &quota.connection;
+        let messages = rates.messages;
+        let kind = if messages.is_some_and(|rate| !self.messages.take(&rate, at, 1)) {
+            Kind::Messages
+        } else if rates
+            .bytes
+            .is_some_and(|rate| !self.bytes.spend(&rate, at, bytes))
+        {
+            Kind::Bytes
+        } else {
             return Admit::Yes;
-        }
+        };
         match self.refused() {
-            true => Admit::Close,
-            false => Admit::TooFast,
+            true => Admit::Close(exceeded(kind)),
+            false => Admit::TooFast(exceeded(kind)),
+        }
+    }
+
+    /// Whether something more may be subscribed to.
+    pub(crate) fn may_join(&mut self, quota: &Quota, now: Instant) -> Result<(), Exceeded> {
+        let at = self.at(now);
+        let joins = &mut self.rare.get_or_insert_default().joins;
+        match quota.connection.joins {
+            Some(rate) if !joins.take(&rate, at, 1) => Err(exceeded(Kind::Joins)),
+            _ => Ok(()),
         }
     }
 
     /// Whether something may be said to others. Who says more is refused, and not closed for that: a cursor
     /// that moves too often is nobody's attack.
     pub fn may_say(&mut self, limits: &SocketLimits, now: Instant) -> bool {
-        let (per_second, burst) = (limits.broadcasts_per_second, limits.broadcasts_burst);
-        let first = || Box::new(Ration::new(per_second, burst, now));
-        self.broadcasts.get_or_insert_with(first).take(now)
+        let at = self.at(now);
+        let rate = Rate::at_most(limits.broadcasts_per_second, limits.broadcasts_burst);
+        let broadcasts = &mut self.rare.get_or_insert_default().broadcasts;
+        broadcasts.take(&rate, at, 1)
+    }
+
+    fn at(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.began)
     }
 
     /// A frame was refused; true when that was one too many.
@@ -165,7 +189,7 @@ impl Session {
     /// What is due. Asking says that a due ping or position is sent.
     pub fn due(&mut self, now: Instant) -> Due {
         if self.expires.is_some_and(|at| at <= now) {
-            return Due::Close(CloseCode::TokenExpired);
+            return Due::Close(self.expiry);
         }
         if now.saturating_duration_since(self.heard) >= self.silence.get() {
             return Due::Close(CloseCode::PingTimeout);
@@ -196,13 +220,12 @@ impl Session {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::LevelRates;
 
     fn session(expires: Option<u64>) -> (Session, Instant) {
         let now = Instant::now();
         let limits = SocketLimits {
             bad_frames: 2,
-            frames_per_second: 1,
-            frames_burst: 2,
             position_interval: Duration::from_secs(3600),
             ..SocketLimits::default()
         };
@@ -275,21 +298,49 @@ mod tests {
         };
         let mut session = Session::new(&limits, now, None);
         assert!(session.may_say(&limits, now) && !session.may_say(&limits, now));
-        assert_eq!(session.admit(now), Admit::Yes);
+        assert_eq!(session.admit(&limits.platform(), 1, now), Admit::Yes);
         let later = now + Duration::from_millis(500);
         assert!(session.may_say(&limits, later) && !session.may_say(&limits, later));
     }
 
     #[test]
+    fn joins_and_bytes_are_rationed() {
+        let (mut session, now) = session(None);
+        let limits = SocketLimits {
+            socket_rates: LevelRates {
+                joins: Rate::per_second(1, 2),
+                bytes: Rate::per_second(1000, 1000),
+                ..LevelRates::default()
+            },
+            ..SocketLimits::default()
+        };
+        let quota = limits.platform();
+        let joins = [(); 3].map(|()| session.may_join(&quota, now));
+        assert_eq!(joins, [Ok(()), Ok(()), Err(exceeded(Kind::Joins))]);
+        assert_eq!(session.admit(&quota, 1500, now), Admit::Yes);
+        let refused = Admit::TooFast(exceeded(Kind::Bytes));
+        assert_eq!(session.admit(&quota, 1, now), refused);
+        let later = now + Duration::from_secs(1);
+        assert_eq!(session.admit(&quota, 1, later), Admit::Yes);
+        assert_eq!(session.may_join(&quota, later), Ok(()));
+    }
+
+    #[test]
     fn frames_are_rationed_and_patience_ends() {
         let (mut session, now) = session(None);
-        assert_eq!(
-            [session.admit(now), session.admit(now)],
-            [Admit::Yes, Admit::Yes]
-        );
-        assert_eq!(session.admit(now), Admit::TooFast);
-        assert_eq!(session.admit(now + Duration::from_secs(1)), Admit::Yes);
-        assert_eq!(session.admit(now + Duration::from_secs(1)), Admit::TooFast);
-        assert_eq!(session.admit(now + Duration::from_secs(1)), Admit::Close);
+        let limits = SocketLimits {
+            frames_per_second: 1,
+            frames_burst: 2,
+            ..SocketLimits::default()
+        };
+        let quota = limits.platform();
+        let mut admit = |now| session.admit(&quota, 1, now);
+        assert_eq!([admit(now), admit(now)], [Admit::Yes, Admit::Yes]);
+        let too_many = exceeded(Kind::Messages);
+        assert_eq!(admit(now), Admit::TooFast(too_many));
+        let later = now + Duration::from_secs(1);
+        assert_eq!(admit(later), Admit::Yes);
+        assert_eq!(admit(later), Admit::TooFast(too_many));
+        assert_eq!(admit(later), Admit::Close(too_many));
     }
 }

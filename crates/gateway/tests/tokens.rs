@@ -16,7 +16,7 @@ use common::{SECRET, auth, claims, now, sign, token, world, world_with};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rowcast_gateway::{AuthConfig, GatewayError, SocketLimits, Verifier};
 use rowcast_hub::HubLimits;
-use rowcast_model::{HubOp, KeyChange};
+use rowcast_model::{HubOp, KeyChange, KeyFacts};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -306,7 +306,7 @@ async fn q25_api_keys() {
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect();
-    let now = Some((hash.as_str().into(), "acme".into(), vec!["admin".into()]));
+    let now = Some(KeyFacts::new(&hash, "acme", vec!["admin".into()]));
     world.publish(vec![HubOp::ApiKey(KeyChange {
         id: "k1".into(),
         now,

@@ -111,7 +111,7 @@ impl State {
                 let user = Some(identity.user.clone());
                 (user, Method::Session, None, kept.get().clone())
             }
-            Auth::ApiKey { id } => (None, Method::ApiKey, Some(id.clone()), Claims::none()),
+            Auth::ApiKey { id, .. } => (None, Method::ApiKey, Some(id.clone()), Claims::none()),
         };
         Ok(Caller {
             user_id,

@@ -149,6 +149,9 @@ impl State {
         let (Channel::Named(name), Some(topic)) = (channel, topic) else {
             return Err(none());
         };
+        if !self.directory.may_send(&identity) {
+            return Err(HubError::KeyReadsOnly);
+        }
         // These the service alone says.
         if event.starts_with(PRESENCE_EVENTS) {
             return Err(none());

@@ -4,12 +4,13 @@ use std::{
     io::{self, IoSlice},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
 };
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use rowcast_model::Timestamp;
 use rowcast_wire::{CloseCode, Frame};
 use tokio::sync::Notify;
 
@@ -38,6 +39,8 @@ pub struct Work {
     pub latest: bool,
     /// The past is being told, and the socket takes it: call [`crate::Hub::replay`].
     pub replay: bool,
+    /// Close the socket then, with [`CloseCode::KeyExpired`].
+    pub ends: Option<Timestamp>,
 }
 
 /// A connected socket. Small, as most are idle.
@@ -46,11 +49,16 @@ pub struct Connection {
     pub(crate) slot: u32,
     sink: Arc<dyn Sink>,
     bell: Notify,
+    /// When its API key ends, in microseconds since 1970.
+    ends: AtomicI64,
     outbox: Mutex<Outbox>,
     shared: Arc<Shared>,
     /// The client gave a sign of life since somebody looked.
     heard: AtomicBool,
 }
+
+/// What stands in place of a time that never comes.
+const NEVER: i64 = i64::MAX;
 
 impl Connection {
     pub(crate) fn new(id: u64, slot: u32, sink: Arc<dyn Sink>, shared: Arc<Shared>) -> Connection {
@@ -59,6 +67,7 @@ impl Connection {
             slot,
             sink,
             bell: Notify::new(),
+            ends: AtomicI64::new(NEVER),
             outbox: Mutex::default(),
             shared,
             heard: AtomicBool::new(true),
@@ -96,12 +105,22 @@ impl Connection {
 
     /// What there is to do now.
     pub fn work(&self) -> Work {
+        let ends = self.ends.load(Ordering::Acquire);
         let outbox = self.outbox.lock();
         Work {
             close: outbox.closed(),
             writable: outbox.queued() && !outbox.broken(),
             latest: outbox.holds_latest(),
             replay: outbox.replaying && outbox.is_idle(),
+            ends: (ends != NEVER).then_some(Timestamp(ends)),
+        }
+    }
+
+    /// Says when the socket ends, by the clock on the wall; `None`: it does not.
+    pub(crate) fn ends(&self, end: Option<Timestamp>) {
+        let end = end.map_or(NEVER, |end| end.0);
+        if self.ends.swap(end, Ordering::AcqRel) != end {
+            self.bell.notify_one();
         }
     }
 

@@ -250,6 +250,9 @@ impl State {
         let Channel::Named(name) = &relay.channel else {
             return Err(forbidden());
         };
+        if !self.directory.may_send(identity) {
+            return Err(HubError::KeyReadsOnly);
+        }
         let (topic, _) = self.admit_named(identity, name, relay.organization.as_ref())?;
         let rule = self.channels.find(name).ok_or_else(forbidden)?;
         if !rule.relay {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
-use rowcast_model::{KeyChange, MembershipChange, OrgId, Role, Topic, UserId};
+use rowcast_model::{
+    KeyChange, KeySecret, MembershipChange, OrgId, Role, Timestamp, Topic, UserId,
+};
 use smallvec::SmallVec;
 
 use crate::{Auth, Grant, Identity};
@@ -11,17 +13,37 @@ use crate::{Auth, Grant, Identity};
 /// The role of a membership whose row names none.
 const DEFAULT_ROLE: &str = "member";
 
-/// An API key; the hash is what the caller compares, in constant time.
+/// An API key; the hashes are what the caller compares, in constant time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKey {
     /// Its id.
     pub id: Arc<str>,
-    /// Hex SHA-256 of the full key.
-    pub hash: Arc<str>,
-    /// Its organization.
-    pub organization: OrgId,
+    /// Its secret, and the one before while that counts.
+    pub secrets: Vec<KeySecret>,
+    /// Its organizations; the first is meant when none is named.
+    pub organizations: Vec<OrgId>,
     /// Its roles.
     pub roles: Arc<[Role]>,
+    /// It ends then.
+    pub expires: Option<Timestamp>,
+    /// Its sockets may send where a channel lets clients.
+    pub may_send: bool,
+}
+
+impl ApiKey {
+    /// When whoever has shown the key with this hash is done: `Some(None)` is never, `None` is now.
+    pub fn end_of(&self, hash: &str) -> Option<Option<Timestamp>> {
+        let secret = self.secrets.iter().find(|secret| *secret.hash == *hash)?;
+        Some(earlier(self.expires, secret.until))
+    }
+}
+
+/// The earlier of two times that may never come.
+fn earlier(a: Option<Timestamp>, b: Option<Timestamp>) -> Option<Timestamp> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
 }
 
 struct Member {
@@ -41,7 +63,6 @@ pub(crate) struct Directory {
     rows: Map<Arc<str>, UserId>,
     members: Map<UserId, SmallVec<[Member; 1]>>,
     keys: Map<Arc<str>, Arc<ApiKey>>,
-    by_hash: Map<Arc<str>, Arc<str>>,
 }
 
 impl Directory {
@@ -73,9 +94,10 @@ impl Directory {
     /// What somebody is in an organization; `None`: no member.
     pub(crate) fn grant(&self, identity: &Identity, organization: &OrgId) -> Option<Grant> {
         match &identity.auth {
-            Auth::ApiKey { id } => {
+            Auth::ApiKey { id, hash } => {
                 let key = self.key(id)?;
-                (key.organization == *organization).then(|| Grant {
+                key.end_of(hash)?;
+                key.organizations.contains(organization).then(|| Grant {
                     user: None,
                     roles: key.roles.clone(),
                 })
@@ -109,14 +131,24 @@ impl Directory {
         }
     }
 
+    /// Whether somebody may send at all: API keys may be made that only listen.
+    pub(crate) fn may_send(&self, identity: &Identity) -> bool {
+        match &identity.auth {
+            Auth::Session { .. } => true,
+            Auth::ApiKey { id, .. } => self.key(id).is_some_and(|key| key.may_send),
+        }
+    }
+
     /// Organizations that an identity may subscribe to, sorted.
     pub(crate) fn organizations_of(&self, identity: &Identity) -> Vec<OrgId> {
         match &identity.auth {
-            Auth::ApiKey { id } => {
-                let key = self.key(id);
-                key.map(|key| key.organization.clone())
-                    .into_iter()
-                    .collect()
+            Auth::ApiKey { id, .. } => {
+                let key = self.key(id).into_iter();
+                let mut organizations: Vec<OrgId> =
+                    key.flat_map(|key| key.organizations.clone()).collect();
+                organizations.sort_unstable();
+                organizations.dedup();
+                organizations
             }
             Auth::Session { granted } => {
                 let mut organizations = self.organizations(&identity.user);
@@ -190,31 +222,25 @@ impl Directory {
         self.keys.get(id)
     }
 
-    pub(crate) fn key_by_hash(&self, hash: &str) -> Option<&Arc<ApiKey>> {
-        self.keys.get(self.by_hash.get(hash)?)
-    }
-
     pub(crate) fn apply_key(&mut self, change: KeyChange) {
-        if let Some(old) = self.keys.remove(&change.id) {
-            self.by_hash.remove(&old.hash);
-        }
-        if let Some((hash, organization, mut roles)) = change.now {
-            roles.sort_unstable();
-            roles.dedup();
+        self.keys.remove(&change.id);
+        if let Some(mut facts) = change.now {
+            facts.roles.sort_unstable();
+            facts.roles.dedup();
             let key = ApiKey {
                 id: change.id.clone(),
-                hash: hash.clone(),
-                organization,
-                roles: roles.into(),
+                secrets: facts.secrets,
+                organizations: facts.organizations,
+                roles: facts.roles.into(),
+                expires: facts.expires,
+                may_send: facts.may_send,
             };
-            self.by_hash.insert(hash, change.id.clone());
             self.keys.insert(change.id, Arc::new(key));
         }
     }
 
     pub(crate) fn clear_keys(&mut self) {
         self.keys = Map::default();
-        self.by_hash = Map::default();
     }
 }
 

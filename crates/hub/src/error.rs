@@ -81,6 +81,9 @@ pub enum HubError {
     /// Clients may not send there.
     #[error("clients may not send on the channel `{0}`; its rule has to say relay => true")]
     NoRelay(Channel),
+    /// An API key that only listens.
+    #[error("this API key may not send; it was made with may_send => false")]
+    KeyReadsOnly,
     /// Where events are declared, this one is not.
     #[error(
         "the event `{0}` is not declared; see rowcast.declare_events and the events of the channel"
@@ -150,7 +153,7 @@ impl HubError {
             HubError::NoSuchChannel(_) | HubError::Argument { .. } => ErrorCode::UnknownChannel,
             HubError::OrganizationNeeded(_) => ErrorCode::OrganizationNeeded,
             HubError::NotAdmitted { .. } => ErrorCode::ChannelForbidden,
-            HubError::NoRelay(_) => ErrorCode::SendForbidden,
+            HubError::NoRelay(_) | HubError::KeyReadsOnly => ErrorCode::SendForbidden,
             HubError::Undeclared(_) => ErrorCode::UndeclaredEvent,
             HubError::NoSuchEvent { .. } => ErrorCode::UnknownEvent,
             HubError::EventForbidden(_) => ErrorCode::EventForbidden,

@@ -137,7 +137,7 @@ impl State {
     fn conns_of(&self, identity: &Identity) -> Vec<&Conn> {
         let slots = match &identity.auth {
             Auth::Session { .. } => self.by_user.get(&identity.user),
-            Auth::ApiKey { id } => self.by_key.get(id),
+            Auth::ApiKey { id, .. } => self.by_key.get(id),
         };
         let slots = slots.into_iter().flatten();
         slots

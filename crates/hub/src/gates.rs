@@ -77,7 +77,7 @@ impl Gate {
 pub(crate) fn who(identity: &Identity) -> String {
     match &identity.auth {
         Auth::Session { .. } => format!("user `{}`", identity.user),
-        Auth::ApiKey { id } => format!("API key `{id}`"),
+        Auth::ApiKey { id, .. } => format!("API key `{id}`"),
     }
 }
 

@@ -200,7 +200,11 @@ impl Hub {
         });
         match identity.auth {
             Auth::Session { .. } => state.by_user.entry(identity.user).or_default().push(slot),
-            Auth::ApiKey { id } => state.by_key.entry(id).or_default().push(slot),
+            Auth::ApiKey { id, .. } => {
+                state.by_key.entry(id).or_default().push(slot);
+                // It may have ended since it was looked at.
+                state.note_end_of_key(slot);
+            }
         }
         self.shared.metrics.connections.inc();
         connection
@@ -222,7 +226,7 @@ impl Hub {
         let slot = connection.slot;
         match &identity.auth {
             Auth::Session { .. } => forget(&mut state.by_user, &identity.user, slot),
-            Auth::ApiKey { id } => forget(&mut state.by_key, id, slot),
+            Auth::ApiKey { id, .. } => forget(&mut state.by_key, id, slot),
         }
         self.note_subscriptions(&state);
         drop(state);
@@ -344,14 +348,14 @@ impl Hub {
         self.state.lock().directory.organizations_of(identity)
     }
 
-    /// The API key with this id. The caller compares the hash in constant time.
-    pub fn api_key(&self, id: &str) -> Option<Arc<ApiKey>> {
-        self.state.lock().directory.key(id).cloned()
+    /// Grows whenever what the plans of organizations allow may have changed.
+    pub fn plans_version(&self) -> u64 {
+        self.state.lock().plans_version
     }
 
-    /// The API key with this hex SHA-256. The caller compares the hash again, in constant time.
-    pub fn api_key_by_hash(&self, hash: &str) -> Option<Arc<ApiKey>> {
-        self.state.lock().directory.key_by_hash(hash).cloned()
+    /// The API key with this id. The caller compares the hashes in constant time.
+    pub fn api_key(&self, id: &str) -> Option<Arc<ApiKey>> {
+        self.state.lock().directory.key(id).cloned()
     }
 
     /// Number of connections.

@@ -30,6 +30,8 @@ pub enum Auth {
     ApiKey {
         /// The key's id.
         id: Arc<str>,
+        /// Hex SHA-256 of the key that was shown: a key may have two secrets, which end at different times.
+        hash: Arc<str>,
     },
 }
 
@@ -45,12 +47,12 @@ impl Identity {
         }
     }
 
-    /// A machine with an API key.
-    pub fn api_key(id: impl Into<Arc<str>>) -> Identity {
-        let id = id.into();
+    /// A machine that has shown an API key with this id and hash.
+    pub fn api_key(id: impl Into<Arc<str>>, hash: impl Into<Arc<str>>) -> Identity {
+        let (id, hash) = (id.into(), hash.into());
         Identity {
             user: UserId(id.clone()),
-            auth: Auth::ApiKey { id },
+            auth: Auth::ApiKey { id, hash },
             claims: None,
         }
     }
@@ -59,7 +61,7 @@ impl Identity {
     pub(crate) fn sender(&self) -> Sender {
         match &self.auth {
             Auth::Session { .. } => Sender::User(self.user.clone()),
-            Auth::ApiKey { id } => Sender::ApiKey(id.clone()),
+            Auth::ApiKey { id, .. } => Sender::ApiKey(id.clone()),
         }
     }
 }

@@ -87,14 +87,25 @@ impl State {
 
     pub(crate) fn change_key(&mut self, change: &KeyChange, stage: &mut Stage) {
         let slots = self.by_key.get(&change.id).cloned().unwrap_or_default();
-        let revoked = change.now.is_none();
         self.directory.apply_key(change.clone());
         self.rooms.rights_changed = true;
         for slot in slots {
-            if revoked && let Some(conn) = self.conns.get(slot as usize) {
-                conn.connection.close(CloseCode::KeyRevoked);
-            }
+            self.note_end_of_key(slot);
             self.regrant_all(slot, &mut in_stage(stage));
+        }
+    }
+
+    /// Tells a socket of an API key when it ends: with the key, or with the secret that it has shown.
+    pub(crate) fn note_end_of_key(&mut self, slot: u32) {
+        let Some(conn) = self.conns.get(slot as usize) else {
+            return;
+        };
+        let Auth::ApiKey { id, hash } = &conn.about.identity.auth else {
+            return;
+        };
+        match self.directory.key(id).and_then(|key| key.end_of(hash)) {
+            Some(end) => conn.connection.ends(end),
+            None => conn.connection.close(CloseCode::KeyRevoked),
         }
     }
 
@@ -126,6 +137,8 @@ impl State {
             return Err(HubError::UserChanged);
         }
         conn.about.identity = identity;
+        // Another secret of the key may have been shown.
+        self.note_end_of_key(connection.slot);
         self.regrant_all(connection.slot, &mut |conn, frame| {
             conn.connection.queue(frame);
         });

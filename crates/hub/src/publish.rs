@@ -66,6 +66,7 @@ impl State {
             HubOp::MembershipsCleared => self.clear_memberships(stage),
             HubOp::ApiKey(change) => self.change_key(change, stage),
             HubOp::ApiKeysCleared => self.clear_keys(stage),
+            HubOp::PlansChanged => self.plans_version += 1,
             HubOp::Rule { table, now } => self.change_rule(table, now.clone(), stage),
             HubOp::RulesCleared => self.clear_rules(),
             HubOp::LogBegins { floor, target } => {

@@ -48,7 +48,7 @@ impl Which {
         };
         let key = match &identity.auth {
             Auth::Session { .. } => None,
-            Auth::ApiKey { id } => Some(&**id),
+            Auth::ApiKey { id, .. } => Some(&**id),
         };
         let asked = |wanted: &Option<String>, is: Option<&str>| {
             wanted.as_deref().is_none_or(|wanted| is == Some(wanted))

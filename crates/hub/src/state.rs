@@ -215,6 +215,8 @@ pub(crate) struct State {
     pub listeners_version: u64,
     pub by_user: Map<UserId, SmallVec<[u32; 2]>>,
     pub by_key: Map<Arc<str>, SmallVec<[u32; 2]>>,
+    /// Grows whenever what plans allow may have changed.
+    pub plans_version: u64,
     /// Whom the end of the present transaction is told.
     pub open: Open,
     /// What everybody of a class is about to be told.
@@ -285,6 +287,7 @@ impl State {
             listeners_version: 0,
             by_user: Map::default(),
             by_key: Map::default(),
+            plans_version: 0,
             open: Open::default(),
             run: Run::default(),
             aside: None,

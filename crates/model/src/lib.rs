@@ -61,11 +61,11 @@ pub use presence::{
     PresenceUpdate, Present, PresentUser,
 };
 pub use rate_table::RateTable;
-pub use rates::{Bucket, FixedWindow, Rate, Throttle, Throttled, Window};
+pub use rates::{Bucket, FixedWindow, Rate, RateError, Throttle, Throttled, Window};
 pub use recovery::{Changed, Recovery, RecoveryWanted, Sample, Samples};
 pub use relation::{Column, Kind, Relation, RelationId, ReplicaIdentity};
 pub use routed::{
-    Audience, Batch, Body, HubOp, KeyChange, MembershipChange, Operation, ROUTED_VERSION,
-    RoutedEvent, Shown, TableName, Topic,
+    Audience, Batch, Body, HubOp, KeyChange, KeyFacts, KeySecret, MembershipChange, Operation,
+    ROUTED_VERSION, RoutedEvent, Shown, TableName, Topic,
 };
 pub use source::{OldTuple, RowChange, SourceEvent, Timestamp, Tuple, TxHeader, Value, WalItem};

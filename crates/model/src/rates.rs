@@ -5,7 +5,7 @@
 //! passed). Buckets and windows are exact in milliseconds and small; their rule is handed in with each question, so that
 //! it may change between two of them.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{fmt, num::NonZeroU32, str::FromStr, time::Duration};
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
@@ -35,6 +35,19 @@ impl Rate {
         Rate::new(amount, Duration::from_secs(1), burst)
     }
 
+    /// `amount` a second, and `burst` at once; where `amount` is zero, hardly ever more than that burst.
+    pub fn at_most(amount: u32, burst: u32) -> Rate {
+        let (amount, per) = match NonZeroU32::new(amount) {
+            Some(amount) => (amount, 1_000),
+            None => (NonZeroU32::MIN, u32::MAX),
+        };
+        Rate {
+            amount,
+            per,
+            burst: NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN),
+        }
+    }
+
     /// So many in every [`Rate::per`].
     pub fn amount(&self) -> u32 {
         self.amount.get()
@@ -53,6 +66,65 @@ impl Rate {
     /// What `n` cost: in `amount`ths of a millisecond.
     fn cost(&self, n: u64) -> u64 {
         n.saturating_mul(self.per.into())
+    }
+}
+
+/// A text that is no rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be such as \"20/s\", \"100/60 s\" or \"50/s burst 200\"")]
+pub struct RateError;
+
+impl FromStr for Rate {
+    type Err = RateError;
+
+    /// Reads `20/s`, `100/min`, `100/60 s`, `50/s burst 200`. What is not said of a burst: as many as in one span.
+    fn from_str(text: &str) -> Result<Rate, RateError> {
+        let (rate, burst) = match text.split_once("burst") {
+            Some((rate, burst)) => (rate, Some(number(burst).ok_or(RateError)?)),
+            None => (text, None),
+        };
+        let (amount, span) = rate.split_once('/').ok_or(RateError)?;
+        let amount = number(amount).ok_or(RateError)?;
+        let span = span.trim();
+        let digits = span.find(|c: char| !c.is_ascii_digit()).ok_or(RateError)?;
+        let (count, unit) = span.split_at(digits);
+        let unit: u32 = match unit.trim() {
+            "ms" => 1,
+            "s" => 1_000,
+            "min" | "m" => 60_000,
+            "h" => 3_600_000,
+            _ => return Err(RateError),
+        };
+        let count = if digits == 0 { Some(1) } else { number(count) };
+        let per = count.and_then(|count| count.checked_mul(unit));
+        let per = per.filter(|per| *per > 0).ok_or(RateError)?;
+        let per = Duration::from_millis(per.into());
+        Rate::new(amount, per, burst.unwrap_or(amount)).ok_or(RateError)
+    }
+}
+
+fn number(text: &str) -> Option<u32> {
+    let text = text.trim().replace('_', "");
+    let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    plain.then(|| text.parse().ok()).flatten()
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.per {
+            1_000 => "s",
+            60_000 => "min",
+            3_600_000 => "h",
+            _ => "",
+        };
+        match unit {
+            "" => write!(f, "{}/{} ms", self.amount, self.per)?,
+            unit => write!(f, "{}/{unit}", self.amount)?,
+        }
+        match self.burst == self.amount {
+            true => Ok(()),
+            false => write!(f, " burst {}", self.burst),
+        }
     }
 }
 
@@ -116,6 +188,16 @@ pub struct Window {
     pub most: u32,
     /// How long a window is.
     pub span: Duration,
+}
+
+impl From<Rate> for Window {
+    /// As many as the rate allows in its span.
+    fn from(rate: Rate) -> Window {
+        Window {
+            most: rate.amount(),
+            span: rate.per(),
+        }
+    }
 }
 
 /// How many came in the present window.

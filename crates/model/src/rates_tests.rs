@@ -23,6 +23,54 @@ fn no_amount_is_no_limit() {
     assert_eq!(Rate::per_second(0, 5), None);
     assert_eq!(Rate::per_second(5, 0).unwrap().burst(), 1);
     assert_eq!(Rate::new(1, Duration::ZERO, 1).unwrap().per(), ms(1));
+    let mut bucket = Bucket::default();
+    let burst = Rate::at_most(0, 2);
+    let went = (0..100).filter(|i| bucket.take(&burst, Duration::from_secs(i * 3600), 1));
+    assert_eq!(went.count(), 2);
+    assert_eq!(Some(Rate::at_most(3, 4)), Rate::per_second(3, 4));
+}
+
+#[test]
+fn rates_are_read_as_they_are_written() {
+    let read = |text: &str| text.parse::<Rate>();
+    assert_eq!(read("20/s"), Ok(Rate::per_second(20, 20).unwrap()));
+    assert_eq!(
+        read(" 50/s burst 200"),
+        Ok(Rate::per_second(50, 200).unwrap())
+    );
+    let minute = Rate::new(100, Duration::from_secs(60), 100).unwrap();
+    assert_eq!(
+        [read("100/60 s"), read("100/min"), read("1_00 / 60000ms")],
+        [Ok(minute); 3]
+    );
+    for bad in [
+        "",
+        "20",
+        "20/",
+        "20/0 s",
+        "0/s",
+        "/s",
+        "20/fortnight",
+        "20/s burst",
+        "-1/s",
+        "+1/s",
+        "99999999999/s",
+        "1/9999999999 h",
+        "1/2000 h",
+    ] {
+        assert_eq!(read(bad), Err(RateError), "{bad}");
+    }
+    let window = Window::from(minute);
+    assert_eq!((window.most, window.span), (100, Duration::from_secs(60)));
+}
+
+proptest::proptest! {
+    #[test]
+    fn what_is_shown_of_a_rate_can_be_read(amount in 1u32.., per in 1u64..4_000_000_000, burst in 1u32.., text in ".*") {
+        let rate = Rate::new(amount, ms(per), burst).unwrap();
+        assert_eq!(rate.to_string().parse(), Ok(rate));
+        let _ = text.parse::<Rate>();
+    }
 }
 
 #[test]

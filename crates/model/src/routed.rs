@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Version of the messages in this module; raised with every incompatible change.
-pub const ROUTED_VERSION: u16 = 2;
+pub const ROUTED_VERSION: u16 = 3;
 
 /// What happened to a row or a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -200,8 +200,48 @@ pub struct MembershipChange {
 pub struct KeyChange {
     /// The id of the key.
     pub id: Arc<str>,
-    /// Hex SHA-256 of the secret, organization and roles from here on; `None`: revoked or gone.
-    pub now: Option<(Arc<str>, OrgId, Vec<Role>)>,
+    /// What it is from here on; `None`: revoked or gone.
+    pub now: Option<KeyFacts>,
+}
+
+/// What an API key is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyFacts {
+    /// Its secret, and the one before while that still counts.
+    pub secrets: Vec<KeySecret>,
+    /// Its organization: the first, and the one that is meant when none is named.
+    pub organizations: Vec<OrgId>,
+    /// Its roles, in each of them.
+    pub roles: Vec<Role>,
+    /// It ends then.
+    pub expires: Option<Timestamp>,
+    /// Its sockets may send, where a channel lets clients.
+    pub may_send: bool,
+}
+
+/// One secret of an API key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeySecret {
+    /// Hex SHA-256 of the key with this secret.
+    pub hash: Arc<str>,
+    /// It counts no longer than this.
+    pub until: Option<Timestamp>,
+}
+
+impl KeyFacts {
+    /// A key with one secret and one organization, and no end.
+    pub fn new(hash: &str, organization: impl Into<OrgId>, roles: Vec<Role>) -> KeyFacts {
+        KeyFacts {
+            secrets: vec![KeySecret {
+                hash: hash.into(),
+                until: None,
+            }],
+            organizations: vec![organization.into()],
+            roles,
+            expires: None,
+            may_send: true,
+        }
+    }
 }
 
 /// One step for the hub, in log order.
@@ -224,6 +264,8 @@ pub enum HubOp {
     ApiKey(KeyChange),
     /// All API keys are void.
     ApiKeysCleared,
+    /// What the plans of organizations allow may be something else from here on.
+    PlansChanged,
     /// The rule of a channel changed.
     Channel(ChannelChange),
     /// All rules of channels are void; those that follow at once hold instead.

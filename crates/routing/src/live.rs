@@ -62,6 +62,8 @@ pub(crate) fn changed(catalog: &mut Catalog, own: &Own, change: &RowChange) -> E
         }
         Own::Channels => effects.problem = channel_changed(change, &mut effects.ops).err(),
         Own::Namespaces => effects.problem = namespace_changed(change, &mut effects.ops).err(),
+        // What they say is asked for when somebody connects.
+        Own::Plans => effects.ops.push(HubOp::PlansChanged),
         Own::ClientEvents => effects.problem = client_event_changed(change, &mut effects.ops).err(),
     }
     effects
@@ -77,6 +79,7 @@ pub(crate) fn truncated(catalog: &mut Catalog, own: &Own) -> Option<HubOp> {
         Own::ApiKeys => return Some(HubOp::ApiKeysCleared),
         Own::Channels => return Some(HubOp::ChannelsCleared),
         Own::Namespaces => return Some(HubOp::NamespacesCleared),
+        Own::Plans => return Some(HubOp::PlansChanged),
         Own::ClientEvents => return Some(HubOp::ClientEventsCleared),
         Own::Events(_) | Own::MembershipSource => {}
     }
@@ -154,7 +157,7 @@ fn key_changed(change: &RowChange, ops: &mut Vec<HubOp>) -> Result<(), RoutingEr
     let now = change
         .new
         .as_ref()
-        .map(|tuple| key_from_text(&|name| text(relation, tuple, name)));
+        .map(|tuple| key_from_text(&|name| whole_text(change, tuple, name)));
     let now = now.transpose();
     let same = matches!(&now, Ok(Some(key)) if Some(&*key.id) == before);
     if let Some(id) = before.filter(|_| !same) {

@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use rowcast_model::{KeyChange, MembershipChange, OrgId, RelationId, Role, TableName, UserId};
+use rowcast_model::{
+    KeyChange, KeyFacts, KeySecret, MembershipChange, OrgId, RelationId, Role, TableName,
+    Timestamp, UserId,
+};
 
 use crate::{RoutingError, array_text::text_elements, record_id::join_key};
 
@@ -122,26 +125,57 @@ impl MembershipSource {
 /// organization, is `None` from here on.
 ///
 /// # Errors
-/// When the row has no id, or its roles are not an array.
+/// When the row has no id, or a list or a time in it cannot be read.
 pub fn key_from_text<'a>(get: &dyn Fn(&str) -> Option<&'a str>) -> Result<KeyChange, RoutingError> {
     const TABLE: &str = "api_keys";
     let id = get("id").ok_or(RoutingError::Missing {
         table: TABLE,
         column: "id",
     })?;
-    let roles = match get("roles") {
-        None => Vec::new(),
+    let list = |column| match get(column) {
+        None => Ok(Vec::new()),
         Some(text) => text_elements(text)
-            .ok_or_else(|| RoutingError::invalid(TABLE, "roles", text, "an array such as {a,b}"))?
-            .into_iter()
-            .map(Role::from)
-            .collect(),
+            .ok_or_else(|| RoutingError::invalid(TABLE, column, text, "an array such as {a,b}")),
     };
-    let now = match (get("hash"), get("organization_id"), get("revoked_at")) {
-        (Some(hash), Some(org), None) => Some((hash.into(), OrgId::from(org), roles)),
-        _ => None,
+    let time = |column| match get(column) {
+        None => Ok(None),
+        Some(text) => {
+            let micros = text.parse().map_err(|_| {
+                RoutingError::invalid(TABLE, column, text, "microseconds since 1970")
+            })?;
+            Ok(Some(Timestamp(micros)))
+        }
     };
-    Ok(KeyChange { id: id.into(), now })
+    let (Some(hash), Some(home), None) = (get("hash"), get("organization_id"), get("revoked_at"))
+    else {
+        let id = id.into();
+        return Ok(KeyChange { id, now: None });
+    };
+    let mut secrets = vec![KeySecret {
+        hash: hash.into(),
+        until: None,
+    }];
+    // One without an end is none: it would count for ever.
+    if let (Some(previous), until @ Some(_)) = (get("previous_hash"), time("previous_until_us")?) {
+        secrets.push(KeySecret {
+            hash: previous.into(),
+            until,
+        });
+    }
+    let mut organizations = vec![OrgId::from(home)];
+    let more = list("organizations")?;
+    organizations.extend(more.into_iter().filter(|id| id != home).map(OrgId::from));
+    let now = KeyFacts {
+        secrets,
+        organizations,
+        roles: list("roles")?.into_iter().map(Role::from).collect(),
+        expires: time("expires_us")?,
+        may_send: !matches!(get("may_send"), Some("f" | "false")),
+    };
+    Ok(KeyChange {
+        id: id.into(),
+        now: Some(now),
+    })
 }
 
 #[cfg(test)]
@@ -193,7 +227,26 @@ mod tests {
             ("roles", "{r}"),
         ];
         let key = key_from_text(&row(&pairs)).unwrap();
-        assert_eq!(key.now, Some(("ab".into(), "o".into(), vec!["r".into()])));
+        assert_eq!(key.now, Some(KeyFacts::new("ab", "o", vec!["r".into()])));
+        let more = [
+            ("organizations", "{p,o,q}"),
+            ("expires_us", "7"),
+            ("previous_hash", "cd"),
+            ("previous_until_us", "5"),
+            ("may_send", "f"),
+        ];
+        let all = [&pairs[..], &more].concat();
+        let facts = key_from_text(&row(&all)).unwrap().now.unwrap();
+        assert_eq!(facts.organizations, ["o".into(), "p".into(), "q".into()]);
+        assert_eq!((facts.expires, facts.may_send), (Some(Timestamp(7)), false));
+        let until = facts.secrets.iter().map(|secret| secret.until);
+        assert!(until.eq([None, Some(Timestamp(5))]));
+        // A previous secret without an end does not count.
+        let endless = [&pairs[..], &more[2..3]].concat();
+        let facts = key_from_text(&row(&endless)).unwrap().now.unwrap();
+        assert_eq!(facts.secrets.len(), 1);
+        let bad = [&pairs[..], &[("expires_us", "soon")]].concat();
+        assert!(key_from_text(&row(&bad)).is_err());
         let revoked = [&pairs[..], &[("revoked_at", "2026-01-01")]].concat();
         assert_eq!(key_from_text(&row(&revoked)).unwrap().now, None);
         assert!(key_from_text(&row(&[])).is_err());

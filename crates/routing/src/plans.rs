@@ -22,6 +22,8 @@ pub(crate) enum Own {
     Channels,
     /// `rowcast.event_namespaces`.
     Namespaces,
+    /// `rowcast.plans` or `rowcast.organization_plans`.
+    Plans,
     /// `rowcast.client_events`.
     ClientEvents,
 }
@@ -47,6 +49,7 @@ impl Plan {
             ("rowcast", "api_keys") => Some(Own::ApiKeys),
             ("rowcast", "channels") => Some(Own::Channels),
             ("rowcast", "event_namespaces") => Some(Own::Namespaces),
+            ("rowcast", "plans" | "organization_plans") => Some(Own::Plans),
             ("rowcast", "client_events") => Some(Own::ClientEvents),
             _ => None,
         };

@@ -163,6 +163,8 @@ fn understand(rows: &CatalogRows) -> Beginning {
             .filter_map(|row| said(namespace_from_text(&|name| text(row, name))))
             .map(HubOp::Namespace),
     );
+    // Nobody followed the plans until now.
+    ops.push(HubOp::PlansChanged);
     ops.push(HubOp::ClientEventsCleared);
     ops.extend(
         rows.client_events

@@ -18,6 +18,7 @@ mod metrics;
 mod migrations;
 mod operator;
 mod pipeline;
+mod plans;
 mod presence;
 mod progress;
 mod queue;

@@ -12,7 +12,8 @@ use prometheus_client::{
     registry::Unit,
 };
 use rowcast_gateway::{
-    COUNTED_BYTES, COUNTED_USERS, HEAD_BYTES, INTERNAL_CONNECTIONS, WAITING_TURNINGS,
+    COUNTED_BYTES, COUNTED_USERS, GATE_BYTES, HEAD_BYTES, INTERNAL_CONNECTIONS, MOST_PLANS,
+    WAITING_TURNINGS,
 };
 
 use crate::config::Config;
@@ -24,6 +25,8 @@ const SOCKET: u64 = 8 << 10;
 /// A request that has not ended: its head, and what the HTTP server keeps beside it.
 const REQUEST: u64 = 2 * HEAD_BYTES as u64;
 
+/// What is remembered of an organization's plan.
+const PLAN: usize = 1 << 10;
 /// Somebody who came or left, besides his state.
 const TURNING: u64 = 512;
 
@@ -129,6 +132,11 @@ pub fn parts(config: &Config, places: Places) -> Vec<Part> {
             "table lists and filters",
             "limits.subscriptions_bytes",
             limits.subscriptions_bytes.0,
+        ),
+        part(
+            "counts and limits of users and organizations",
+            "at most 65,536 of each are counted, 16,384 plans remembered",
+            (GATE_BYTES + MOST_PLANS * PLAN) as u64,
         ),
         part(
             "members of channels",

@@ -8,8 +8,8 @@ use std::{
 use anyhow::Context;
 use prometheus_client::registry::Registry;
 use rowcast_gateway::{
-    AuthConfig, BroadcastConfig, DurableSender, GatewayConfig, GatewayMetrics, NotANetwork,
-    Readiness, Services, SocketLimits,
+    AuthConfig, BroadcastConfig, DurableSender, GatewayConfig, GatewayMetrics, KeysUsed,
+    LevelRates, NotANetwork, Readiness, Services, SocketLimits,
 };
 use rowcast_hub::{Hub, HubLimits, PresenceLimits};
 use rowcast_routing::Limits;
@@ -28,7 +28,9 @@ use crate::{
     metrics::PipelineMetrics,
     migrations,
     operator::DatabaseOperator,
-    pipeline, presence,
+    pipeline,
+    plans::SqlPlans,
+    presence,
     progress::Progress,
     recovery,
     watchdog::{Policy, Watchdog, WatchdogMetrics},
@@ -76,6 +78,7 @@ pub async fn run(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::
         true => demo::page::routes(demo::page::Page::prepare(&config).await?),
         false => axum::Router::new(),
     };
+    let keys_used = Arc::new(KeysUsed::default());
     let progress = Progress::new();
     let seen = Arc::new(Seen::default());
     let stop = CancellationToken::new();
@@ -92,6 +95,8 @@ pub async fn run(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::
             durable: Some(Arc::clone(&durable) as Arc<dyn DurableSender>),
             operator: Some(Arc::new(DatabaseOperator::new(sql.clone(), durable))),
             application: Some(Arc::new(Asked(application))),
+            plans: Some(Arc::new(SqlPlans::new(sql.clone()))),
+            keys_used: Arc::clone(&keys_used),
         },
     )
     .await?;
@@ -111,6 +116,7 @@ pub async fn run(config: Config, listening: impl FnOnce(SocketAddr)) -> anyhow::
     let keeping = tokio::spawn(housekeeping::run(
         sql.clone(),
         config.replication.maintenance_interval.0,
+        keys_used,
         stop.clone(),
     ));
     let present = tokio::spawn(presence::run(Arc::clone(&hub), stop.clone()));
@@ -239,13 +245,24 @@ fn presence_limits(config: &Config) -> PresenceLimits {
         expiry: presence.expiry.0,
         tick: presence.tick.0,
         longest_tick: presence.longest_tick.0,
-        listed: presence.listed as usize,
+        listed: listed(config) as usize,
         members: presence.members as usize,
         connections_per_user: presence.connections_per_user as usize,
         state_bytes: presence.state_bytes.as_usize(),
         bytes: presence.bytes.as_usize(),
         bytes_per_second: presence.rate.as_usize(),
     }
+}
+
+/// How many users of a channel are listed: no more than a socket can take in one list.
+fn listed(config: &Config) -> u32 {
+    /// What a connection takes in a list besides its state and its user.
+    const ENTRY: u64 = 64;
+    let presence = &config.presence;
+    let state = presence.state_bytes.0.saturating_add(ENTRY);
+    let user = state.saturating_mul(presence.connections_per_user.into());
+    let most = config.limits.outbox_bytes.0 / user.max(1);
+    presence.listed.min(u32::try_from(most).unwrap_or(u32::MAX))
 }
 
 fn source_config(config: &Config, sql: &ConnInfo) -> anyhow::Result<SourceConfig> {
@@ -296,6 +313,25 @@ fn gateway_config(config: &Config, places: Places) -> anyhow::Result<GatewayConf
             frames_burst: limits.messages_burst,
             broadcasts_per_second: limits.broadcasts_per_second,
             broadcasts_burst: limits.broadcasts_burst,
+            socket_rates: LevelRates {
+                joins: limits.joins.0,
+                bytes: limits.bytes.0,
+                ..LevelRates::default()
+            },
+            user_rates: LevelRates {
+                connects: limits.user_connects.0,
+                joins: limits.user_joins.0,
+                messages: limits.user_messages.0,
+                bytes: limits.user_bytes.0,
+                requests: limits.user_requests.0,
+            },
+            organization_rates: LevelRates {
+                connects: limits.organization_connects.0,
+                joins: limits.organization_joins.0,
+                messages: limits.organization_messages.0,
+                bytes: limits.organization_bytes.0,
+                requests: None,
+            },
             client_events: limits.client_events as usize,
             client_events_bytes: limits.client_events_bytes.as_usize(),
             goodbye_spread: config.server.goodbye_spread.0,

@@ -173,6 +173,19 @@ impl ConnInfo {
         Ok(client)
     }
 
+    /// Has the server give up what this client asked for; says nothing when that fails, as the question may just have
+    /// been answered.
+    pub async fn cancel(&self, client: &Client) {
+        let Ok(tls) = tls::client_config(self.verify, self.ca_file.as_deref()) else {
+            return;
+        };
+        let token = client.cancel_token();
+        let cancelled = token.cancel_query(MakeRustlsConnect::new((*tls).clone()));
+        if let Err(error) = cancelled.await {
+            tracing::debug!(%error, "a statement could not be cancelled");
+        }
+    }
+
     /// The same host at one of its addresses.
     fn at(&self, address: IpAddr) -> ConnInfo {
         let mut one = self.clone();

@@ -60,7 +60,11 @@ impl Admin {
     ) -> Result<ExplainAnswer, AdminError> {
         let identity = match (&asked.user, &asked.api_key) {
             (Some(user), None) => Identity::session(user.as_str()),
-            (None, Some(key)) => Identity::api_key(key.as_str()),
+            (None, Some(key)) => {
+                let known = self.hub.api_key(key);
+                let hash = known.map_or_else(|| "".into(), |known| known.hash.clone());
+                Identity::api_key(key.as_str(), hash)
+            }
             _ => return Err(AdminError::invalid("say who: `user` or `apiKey`")),
         };
         let organization = organization(asked.organization.as_deref())?;

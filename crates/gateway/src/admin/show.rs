@@ -81,7 +81,7 @@ impl From<Connected> for ConnectionAnswer {
     fn from(connected: Connected) -> ConnectionAnswer {
         let (user_id, api_key_id) = match &connected.identity.auth {
             Auth::Session { .. } => (Some(connected.identity.user.to_string()), None),
-            Auth::ApiKey { id } => (None, Some(id.to_string())),
+            Auth::ApiKey { id, .. } => (None, Some(id.to_string())),
         };
         let channels = connected.channels.into_iter().take(CHANNELS);
         let channels = channels.map(|(channel, organization, catching_up)| OnChannel {

@@ -13,6 +13,8 @@ use std::{sync::Arc, time::Duration};
 use rowcast_hub::{Hub, Identity};
 use rowcast_wire::{ErrorCode, server::AuthMethod};
 
+pub use api_key::{KeysUsed, MOST_USED_KEYS};
+
 use crate::{AuthConfig, GatewayError};
 
 use claims::{Claims, Rules};
@@ -26,8 +28,8 @@ pub struct Verified {
     pub identity: Identity,
     /// How.
     pub method: AuthMethod,
-    /// The organization of an API key.
-    pub organization: Option<rowcast_model::OrgId>,
+    /// The organizations of an API key; the first is meant when none is named.
+    pub organizations: Option<Vec<rowcast_model::OrgId>>,
     /// When the token ends, in seconds since 1970.
     pub expires_at: Option<u64>,
 }
@@ -60,6 +62,12 @@ pub struct Verifier {
     keys: Vec<Key>,
     jwks: Vec<Jwks>,
     rules: Rules,
+    keys_used: Arc<KeysUsed>,
+}
+
+/// Whether this wants to be an API key.
+pub(crate) fn is_api_key(token: &str) -> bool {
+    token.starts_with(api_key::PREFIX)
 }
 
 /// A token longer than this is refused unread.
@@ -84,7 +92,14 @@ impl Verifier {
             keys,
             jwks,
             rules: Rules::from(config),
+            keys_used: Arc::default(),
         })
+    }
+
+    /// The same, saying there which API keys are used.
+    pub fn noting(mut self, keys_used: Arc<KeysUsed>) -> Verifier {
+        self.keys_used = keys_used;
+        self
     }
 
     /// Checks a token or an API key.
@@ -98,8 +113,8 @@ impl Verifier {
                 "the token is longer than 16 KiB",
             ));
         }
-        if token.starts_with(api_key::PREFIX) {
-            return api_key::verify(token, hub);
+        if is_api_key(token) {
+            return api_key::verify(token, hub, &self.keys_used, since_1970());
         }
         self.verify_jwt(token)
             .await
@@ -153,7 +168,7 @@ impl Verifier {
                 claims: claims.all.take().and_then(|all| hub.keep_claims(all)),
             },
             method: AuthMethod::Session,
-            organization: None,
+            organizations: None,
             expires_at: Some(self.rules.end_of(&claims, since_1970())),
         }
     }

@@ -155,16 +155,16 @@ async fn listener(
             no(Refusal::new(refused.code, refused.message))
         })?;
     let entry = enter_as(shared, &mut ticket, &verified, wanted.organization.clone());
-    let entry = entry.map_err(|denied| match denied {
+    let entry = entry.await.map_err(|denied| match denied {
         Denied::NotMember => no(Refusal::of(ErrorCode::NotMember)),
-        Denied::Full => {
-            shared.metrics.handshake("organization_full");
-            Box::new(refusal::full())
+        Denied::Limited(exceeded) => {
+            shared.metrics.limited(exceeded);
+            no(Refusal::new(exceeded.code(), exceeded.message()))
         }
     })?;
 
     let channels = match wanted.channels.is_empty() {
-        true => entry.channels(verified.clone()),
+        true => entry.channels(&verified),
         false => {
             let all = wanted.channels.iter().map(|name| name.parse::<Channel>());
             let all: Result<Vec<_>, _> = all.collect();

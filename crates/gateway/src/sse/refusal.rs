@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use rowcast_hub::HubError;
-use rowcast_wire::{CloseCode, ErrorCode};
+use rowcast_wire::ErrorCode;
 use serde_json::json;
 
 /// What a client waits at least that is told to come back, in seconds.
@@ -47,7 +47,9 @@ impl Refusal {
             }
             ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             ErrorCode::UnknownChannel => StatusCode::NOT_FOUND,
-            ErrorCode::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::RateLimited | ErrorCode::ConnectsLimited | ErrorCode::ConnectionsLimited => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             code if code.come_back() => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::BAD_REQUEST,
@@ -77,13 +79,6 @@ impl IntoResponse for Refusal {
         }
         answer
     }
-}
-
-/// The organization, or the service, has as many connections as allowed.
-pub(super) fn full() -> Response {
-    let code = CloseCode::TooManyConnections;
-    let status = StatusCode::TOO_MANY_REQUESTS;
-    answer(status, code.number(), code.name(), code.sentence())
 }
 
 fn answer(status: StatusCode, number: u16, name: &str, message: &str) -> Response {

@@ -1,13 +1,8 @@
 //! From a stranger to a member: the first frame, the token, the organization, the first two channels.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use rowcast_hub::{Connection, Sink};
-use rowcast_model::{Channel, OrgId, Role};
 use rowcast_wire::{
     Auth, ClientFrame, CloseCode, ErrorCode, Frame, FrameError, Subscribe, parse, server,
 };
@@ -15,22 +10,21 @@ use tokio::net::TcpStream;
 
 use super::{
     Shared,
+    enter::{Denied, Whose, enter_as},
     half::Socket,
     reader::{Read, Reader},
 };
 use crate::{
     Readiness,
     admission::Ticket,
-    auth::{Refused, Verified, since_1970},
+    auth::{Refused, Verified, is_api_key},
     session::Session,
 };
 
 /// Somebody who may listen.
 pub(super) struct Member {
-    pub connection: Arc<Connection>,
+    pub whose: Whose,
     pub session: Session,
-    /// The organization that it named.
-    pub home: OrgId,
 }
 
 /// Somebody who may not.
@@ -56,7 +50,7 @@ pub(super) async fn admit(
     ticket: &mut Ticket,
     socket: &Arc<Socket>,
     reader: &mut Reader,
-) -> Result<Member, Stranger> {
+) -> Result<Box<Member>, Stranger> {
     tokio::select! {
         biased;
         () = shared.stopping.cancelled() => Err(Stranger::Refused(None, CloseCode::Restarting)),
@@ -69,7 +63,7 @@ async fn introduced(
     ticket: &mut Ticket,
     socket: &Arc<Socket>,
     reader: &mut Reader,
-) -> Result<Member, Stranger> {
+) -> Result<Box<Member>, Stranger> {
     let first = tokio::time::timeout(shared.limits.auth_timeout, first_frame(socket, reader));
     let text = first.await.unwrap_or_else(|_| {
         Err(Stranger::told(
@@ -107,30 +101,36 @@ async fn introduced(
         .unwrap_or(Err(Refused::unavailable()))
         .map_err(|refused| {
             shared.metrics.refused(refused.code);
-            Stranger::told(refused.code, refused.message, close_of(refused.code))
+            let close = match (refused.code, is_api_key(&auth.token)) {
+                (ErrorCode::TokenExpired, true) => CloseCode::KeyExpired,
+                (code, _) => close_of(code),
+            };
+            Stranger::told(refused.code, refused.message, close)
         })?;
-    enter(shared, ticket, socket, auth, verified)
+    enter(shared, ticket, socket, auth, verified).await
 }
 
 /// Makes a proved identity a member of one organization.
-fn enter(
+async fn enter(
     shared: &Arc<Shared>,
     ticket: &mut Ticket,
     socket: &Arc<Socket>,
     auth: Auth,
     verified: Verified,
-) -> Result<Member, Stranger> {
-    let entry =
-        enter_as(shared, ticket, &verified, auth.organization).map_err(|why| match why {
-            Denied::NotMember => {
-                let code = ErrorCode::NotMember;
-                Stranger::told(code, code.sentence(), CloseCode::NotMember)
-            }
-            Denied::Full => Stranger::Refused(None, CloseCode::TooManyConnections),
-        })?;
+) -> Result<Box<Member>, Stranger> {
+    let entered = enter_as(shared, ticket, &verified, auth.organization).await;
+    let entry = entered.map_err(|why| match why {
+        Denied::NotMember => {
+            let code = ErrorCode::NotMember;
+            Stranger::told(code, code.sentence(), CloseCode::NotMember)
+        }
+        Denied::Limited(exceeded) => {
+            Stranger::Refused(Some(shared.limited(None, exceeded)), exceeded.close())
+        }
+    })?;
     let silence = u64::try_from(shared.limits.silence.as_millis()).unwrap_or(u64::MAX);
     let (connection, session) = entry.connect(shared, &verified, socket.clone(), Some(silence));
-    for channel in entry.channels(verified) {
+    for channel in entry.channels(&verified) {
         let subscription = Subscribe {
             cursor: auth.cursor,
             ..Subscribe::to(channel)
@@ -140,104 +140,8 @@ fn enter(
             connection.send(server::error(None, error.error_code(), &error.to_string()));
         }
     }
-    Ok(Member {
-        connection,
-        session,
-        home: entry.organization,
-    })
-}
-
-/// What somebody has become.
-pub(crate) struct Entry {
-    /// The organization that he named.
-    pub organization: OrgId,
-    roles: Vec<Role>,
-}
-
-/// Why he has not.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Denied {
-    /// He is no member.
-    NotMember,
-    /// The organization has as many connections as allowed.
-    Full,
-}
-
-/// A place in the organization that was asked for, for whoever has proved who he is.
-pub(crate) fn enter_as(
-    shared: &Shared,
-    ticket: &mut Ticket,
-    verified: &Verified,
-    asked: Option<String>,
-) -> Result<Entry, Denied> {
-    let not_member = || {
-        shared.metrics.refused(ErrorCode::NotMember);
-        Denied::NotMember
-    };
-    let organization = organization_of(shared, verified, asked).ok_or_else(not_member)?;
-    let roles = shared
-        .hub
-        .roles(&verified.identity, &organization)
-        .ok_or_else(not_member)?;
-    match ticket.join(&organization, shared.limits.connections_per_organization) {
-        false => Err(Denied::Full),
-        true => Ok(Entry {
-            organization,
-            roles,
-        }),
-    }
-}
-
-impl Entry {
-    /// Connects to the hub, and greets: that leaves together with the reply to the first subscription, so who reads
-    /// it is on the channel already.
-    pub(crate) fn connect(
-        &self,
-        shared: &Shared,
-        verified: &Verified,
-        sink: Arc<dyn Sink>,
-        ping_timeout_ms: Option<u64>,
-    ) -> (Arc<Connection>, Session) {
-        let now = Instant::now();
-        let connection = shared.hub.connect(verified.identity.clone(), sink);
-        let session = Session::new(&shared.limits, now, expiry(now, verified.expires_at));
-        let session = session.spread(connection.id());
-        let id = connection.id().to_string();
-        let success = server::auth_success(&server::AuthSuccess {
-            role: self.roles.first(),
-            roles: &self.roles,
-            auth_method: verified.method,
-            user_id: verified.identity.user.as_str(),
-            organization_id: self.organization.as_str(),
-            connection_id: &id,
-            ping_timeout_ms,
-            expires_in: expires_in(verified.expires_at),
-        });
-        shared.hub.welcome(&connection, success);
-        (connection, session)
-    }
-
-    /// The channels that somebody is on who asked for none.
-    pub(crate) fn channels(&self, verified: Verified) -> Vec<Channel> {
-        let mut channels = vec![Channel::Org(self.organization.clone())];
-        if verified.organization.is_none() {
-            channels.push(Channel::User(verified.identity.user));
-        }
-        channels
-    }
-}
-
-/// The organization that was asked for; an API key has one, a user may have only one.
-fn organization_of(shared: &Shared, verified: &Verified, asked: Option<String>) -> Option<OrgId> {
-    match (asked, &verified.organization) {
-        (Some(asked), Some(own)) => (asked == own.as_str()).then(|| own.clone()),
-        (Some(asked), None) => Some(asked.into()),
-        (None, Some(own)) => Some(own.clone()),
-        (None, None) => match shared.hub.organizations(&verified.identity).as_slice() {
-            [only] => Some(only.clone()),
-            _ => None,
-        },
-    }
+    let whose = entry.whose(connection, verified);
+    Ok(Box::new(Member { whose, session }))
 }
 
 async fn first_frame(socket: &TcpStream, reader: &mut Reader) -> Result<Bytes, Stranger> {
@@ -288,19 +192,4 @@ fn close_of(code: ErrorCode) -> CloseCode {
         ErrorCode::KeyRevoked => CloseCode::KeyRevoked,
         _ => CloseCode::AuthFailed,
     }
-}
-
-/// How long a token has, from its end in seconds since 1970.
-fn left(expires_at: Option<u64>) -> Option<Duration> {
-    expires_at.map(|at| Duration::from_secs(at).saturating_sub(since_1970()))
-}
-
-/// The same for the client, who does not care for parts of a second.
-pub(super) fn expires_in(expires_at: Option<u64>) -> Option<u64> {
-    left(expires_at).map(|left| left.as_secs())
-}
-
-/// The moment a token ends, on the clock that cannot be set.
-pub(super) fn expiry(now: Instant, expires_at: Option<u64>) -> Option<Instant> {
-    now.checked_add(left(expires_at)?)
 }

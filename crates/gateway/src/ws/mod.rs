@@ -2,6 +2,7 @@
 
 mod admit;
 mod boundary;
+mod enter;
 pub mod event;
 mod half;
 mod handshake;
@@ -11,7 +12,7 @@ mod socket;
 mod tend;
 mod turns;
 
-pub(crate) use admit::{Denied, enter_as};
+pub(crate) use enter::{Denied, enter_as};
 pub(crate) use event::Events;
 pub(crate) use half::{Incoming, Socket};
 pub(crate) use handshake::upgrade;
@@ -23,11 +24,15 @@ use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use rowcast_hub::Hub;
+use rowcast_wire::{Frame, Ref, server};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Application, Readiness, SocketLimits, admission::Admission, auth::Verifier,
+    Application, Readiness, SocketLimits,
+    admission::Admission,
+    auth::Verifier,
+    limits::{Exceeded, Gates, Plans},
     metrics::GatewayMetrics,
 };
 
@@ -40,6 +45,8 @@ pub(crate) struct Shared {
     pub limits: SocketLimits,
     pub origins: Vec<String>,
     pub admission: Arc<Admission>,
+    pub plans: Arc<Plans>,
+    pub gates: Gates,
     pub metrics: GatewayMetrics,
     pub ready: watch::Receiver<Readiness>,
     pub stopping: CancellationToken,
@@ -50,6 +57,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Counts a refusal, and what the client is told of it.
+    fn limited(&self, reference: Option<&Ref>, exceeded: Exceeded) -> Frame {
+        self.metrics.limited(exceeded);
+        self.metrics.error(exceeded.code());
+        server::error(reference, exceeded.code(), &exceeded.message())
+    }
+
     /// Whether a page of this origin may connect; what is no page sends none.
     pub(crate) fn allows_origin(&self, headers: &HeaderMap) -> bool {
         let origin = headers.get(header::ORIGIN).map(HeaderValue::as_bytes);

@@ -8,14 +8,14 @@ use std::{
 };
 
 use rowcast_hub::{Connection, HubError, spread};
-use rowcast_model::OrgId;
 use rowcast_wire::{ClientFrame, CloseCode, ErrorCode, Frame, Ref, close_frame, parse, server};
 use tokio::net::TcpStream;
 
 use super::{
     Shared,
-    admit::{Member, Stranger, admit, expires_in, expiry, refusal},
-    event::{Sender, Sent},
+    admit::{Member, Stranger, admit, refusal},
+    enter::{Whose, expires_in, expiry},
+    event::Sent,
     half::Socket,
     reader::{Read, Reader},
     say,
@@ -24,6 +24,7 @@ use super::{
 use crate::{
     admission::Ticket,
     auth::Refused,
+    limits::Kind,
     session::{Admit, Session},
 };
 
@@ -50,24 +51,6 @@ enum Turn {
     End(End),
 }
 
-/// Whose socket it is.
-#[derive(Clone, Copy)]
-struct Whose<'a> {
-    connection: &'a Arc<Connection>,
-    /// The organization that it said it is for.
-    home: &'a OrgId,
-}
-
-impl<'a> Whose<'a> {
-    fn sender(self, shared: &'a Arc<Shared>) -> Sender<'a> {
-        Sender {
-            shared,
-            connection: self.connection,
-            home: self.home,
-        }
-    }
-}
-
 /// Serves one socket until it ends.
 pub(crate) async fn run(
     shared: Arc<Shared>,
@@ -86,30 +69,25 @@ pub(crate) async fn run(
     // What is only needed at the beginning shall not be kept by ten thousand idle sockets.
     let admitted = Box::pin(admit(&shared, &mut ticket, &socket, &mut reader)).await;
     match admitted {
-        Ok(Member {
-            connection,
-            mut session,
-            home,
-        }) => {
-            let whose = Whose {
-                connection: &connection,
-                home: &home,
-            };
-            match listen(&shared, &socket, &mut reader, whose, &mut session).await {
+        Ok(mut member) => {
+            let Member { whose, session } = &mut *member;
+            let ended = listen(&shared, &socket, &mut reader, whose, session).await;
+            let connection = &whose.connection;
+            match ended {
                 End::Close(code) => {
                     shared.metrics.closed(code);
                     connection.close(code);
-                    shared.hub.vacate(&connection, code.come_back());
+                    shared.hub.vacate(connection, code.come_back());
                     let last = last_words(&shared, code, connection.id());
-                    Box::pin(farewell(&socket, Some(&connection), last)).await;
+                    Box::pin(farewell(&socket, Some(connection), last)).await;
                 }
                 End::Left => {
-                    shared.hub.vacate(&connection, false);
-                    Box::pin(farewell(&socket, Some(&connection), Frame::new())).await;
+                    shared.hub.vacate(connection, false);
+                    Box::pin(farewell(&socket, Some(connection), Frame::new())).await;
                 }
-                End::Gone => shared.hub.vacate(&connection, true),
+                End::Gone => shared.hub.vacate(connection, true),
             }
-            shared.hub.disconnect(&connection);
+            shared.hub.disconnect(connection);
         }
         Err(Stranger::Refused(error, code)) => {
             shared.metrics.closed(code);
@@ -144,10 +122,10 @@ async fn listen(
     shared: &Arc<Shared>,
     socket: &TcpStream,
     reader: &mut Reader,
-    whose: Whose<'_>,
+    whose: &Whose,
     session: &mut Session,
 ) -> End {
-    let connection = whose.connection;
+    let connection = &whose.connection;
     if shared.stopping.is_cancelled() {
         // Everybody was told to go while this one came in.
         return End::Close(CloseCode::Restarting);
@@ -203,11 +181,11 @@ async fn read_turn(
     shared: &Arc<Shared>,
     socket: &TcpStream,
     reader: &mut Reader,
-    whose: Whose<'_>,
+    whose: &Whose,
     session: &mut Session,
     sent: &mut Sent,
 ) -> Turn {
-    let connection = whose.connection;
+    let connection = &whose.connection;
     reader.turn();
     loop {
         let read = reader.read();
@@ -236,7 +214,13 @@ async fn read_turn(
             Read::Life => {
                 connection.note_heard();
                 session.heard(now);
-                session.admit(now) == Admit::Close
+                match session.admit(&whose.quota, 0, now) {
+                    Admit::Yes | Admit::TooFast(_) => false,
+                    Admit::Close(exceeded) => {
+                        shared.metrics.limited(exceeded);
+                        true
+                    }
+                }
             }
             Read::Binary => {
                 session.heard(now);
@@ -247,10 +231,23 @@ async fn read_turn(
                 connection.note_heard();
                 session.heard(now);
                 shared.metrics.frames.inc();
-                match session.admit(now) {
-                    Admit::Close => true,
-                    Admit::TooFast => {
-                        refuse(ErrorCode::RateLimited);
+                let admitted = session.admit(&whose.quota, text.len(), now);
+                let together = || {
+                    whose.may(shared, Kind::Messages, 1, now)?;
+                    whose.may(shared, Kind::Bytes, text.len(), now)
+                };
+                let admitted = match admitted {
+                    // What all sockets of somebody do together is no fault of this one.
+                    Admit::Yes => together().map_or_else(Admit::TooFast, |()| Admit::Yes),
+                    no => no,
+                };
+                match admitted {
+                    Admit::Close(exceeded) => {
+                        shared.metrics.limited(exceeded);
+                        true
+                    }
+                    Admit::TooFast(exceeded) => {
+                        connection.send(shared.limited(None, exceeded));
                         false
                     }
                     Admit::Yes => match parse(&text, &shared.wire_limits()) {
@@ -280,12 +277,21 @@ async fn read_turn(
 async fn handle(
     shared: &Arc<Shared>,
     socket: &TcpStream,
-    whose: Whose<'_>,
+    whose: &Whose,
     session: &mut Session,
     sent: &mut Sent,
     frame: ClientFrame,
 ) -> bool {
-    let Whose { connection, home } = whose;
+    let Whose {
+        connection, home, ..
+    } = whose;
+    let now = Instant::now();
+    if let Some(reference) = asks(&frame)
+        && let Err(exceeded) = whose.may(shared, Kind::Requests, 1, now)
+    {
+        connection.send(shared.limited(reference, exceeded));
+        return false;
+    }
     let answer = |reference: Option<&Ref>, error: &HubError| {
         shared.metrics.error(error.error_code());
         connection.send(server::error(
@@ -304,6 +310,14 @@ async fn handle(
         ClientFrame::Subscribe(mut subscribe) => {
             subscribe.organization = subscribe.organization.or_else(|| Some(home.clone()));
             let reference = subscribe.reference.clone();
+            if let Err(exceeded) = session.may_join(&whose.quota, now) {
+                connection.send(shared.limited(reference.as_ref(), exceeded));
+                return session.refused();
+            }
+            if let Err(exceeded) = whose.may(shared, Kind::Joins, 1, now) {
+                connection.send(shared.limited(reference.as_ref(), exceeded));
+                return false;
+            }
             if let Err(error) = shared.hub.subscribe(connection, *subscribe) {
                 answer(reference.as_ref(), &error);
                 return session.refused();
@@ -351,7 +365,10 @@ async fn handle(
                         return session.refused();
                     }
                     Ok(()) => {
-                        session.renewed(expiry(Instant::now(), verified.expires_at));
+                        // That of an API key is told with its work.
+                        if verified.organizations.is_none() {
+                            session.renewed(expiry(Instant::now(), verified.expires_at));
+                        }
                         let seconds = expires_in(verified.expires_at);
                         connection.send(server::token_refreshed(reference.as_ref(), seconds));
                     }
@@ -390,6 +407,21 @@ async fn handle(
         ClientFrame::Pong => {}
     }
     false
+}
+
+/// The reference of a frame that asks for something; others are signs of life, or about the socket itself.
+fn asks(frame: &ClientFrame) -> Option<Option<&Ref>> {
+    match frame {
+        ClientFrame::Subscribe(subscribe) => Some(subscribe.reference.as_ref()),
+        ClientFrame::Unsubscribe { reference, .. } => Some(reference.as_ref()),
+        ClientFrame::Broadcast(broadcast) => Some(broadcast.reference.as_ref()),
+        ClientFrame::Event(event) => Some(event.reference.as_ref()),
+        ClientFrame::Presence(presence) => Some(presence.reference.as_ref()),
+        ClientFrame::Auth(_)
+        | ClientFrame::Token { .. }
+        | ClientFrame::Ping { .. }
+        | ClientFrame::Pong => None,
+    }
 }
 
 /// Goes on delivering while a frame takes its time; ends when the connection does.

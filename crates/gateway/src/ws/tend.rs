@@ -7,9 +7,10 @@ use std::{
 };
 
 use rowcast_hub::{Connection, Work};
+use rowcast_model::Timestamp;
 use rowcast_wire::{CloseCode, server};
 
-use super::{Shared, turns::Place};
+use super::{Shared, enter::moment, turns::Place};
 use crate::session::{Due, Session};
 
 /// Held-back events (`latest`) leave this long after the first of them.
@@ -19,6 +20,8 @@ pub(super) const LATEST_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Default)]
 pub(crate) struct Tending {
     latest_due: Option<Instant>,
+    /// When the API key ends, as it was told last.
+    ends: Option<Timestamp>,
     pub(crate) place: Place,
 }
 
@@ -34,6 +37,10 @@ impl Tending {
         let work = connection.work();
         if let Some(code) = work.close {
             return Err(code);
+        }
+        if work.ends != self.ends {
+            self.ends = work.ends;
+            session.renewed(moment(now, work.ends));
         }
         match session.due(now) {
             Due::Nothing => {}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rowcast_hub::{HubError, Identity};
+use rowcast_hub::HubError;
 use rowcast_model::{
     Audience, ChannelChange, ChannelRule, Cursor, HubOp, Message, OrgId, Revocation, RoutedEvent,
     Says, Scope, Timestamp, Topic, Who,
@@ -246,7 +246,7 @@ fn rules_of_users_tenants_and_roles() {
         key("k", Some("acme")),
         member("anna", "acme", Some("admin")),
     ]));
-    let machine = Client::new(&hub, Identity::api_key("k"));
+    let machine = Client::new(&hub, machine("k"));
     let refused = hub.subscribe(&machine.connection, to("inbox:k"));
     assert_eq!(
         refused.unwrap_err().error_code(),

@@ -1,6 +1,6 @@
 //! Who gets what, how often, and what is said around it.
 
-use rowcast_hub::{HubError, Identity};
+use rowcast_hub::HubError;
 use rowcast_model::{Audience, Body, HubOp, Operation, RoutedEvent, Topic};
 
 use crate::support::*;
@@ -132,7 +132,7 @@ fn nobody_need_listen_to_the_organization() {
 fn an_api_key_is_nobody_in_particular() {
     let hub = hub();
     hub.publish(batch(vec![key("anna", Some("acme"))]));
-    let machine = Client::new(&hub, Identity::api_key("anna"));
+    let machine = Client::new(&hub, machine("anna"));
     hub.subscribe(&machine.connection, to("org:acme")).unwrap();
     hub.subscribe(&machine.connection, to("user:anna")).unwrap();
     machine.told();

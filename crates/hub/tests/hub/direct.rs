@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use rowcast_hub::{Hub, HubError, Identity, Relay};
+use rowcast_hub::{Hub, HubError, Relay};
 use rowcast_model::{
     Audience, ChannelChange, ChannelRule, Cursor, Epoch, HubOp, Lsn, Message, OrgId, RoutedEvent,
     Scope, Timestamp, Topic, Who,
@@ -224,7 +224,7 @@ fn x15_a_client_sends_where_it_may_and_the_service_says_who_it_was() {
     bert.socket.frames();
     // A machine is named as such.
     hub.publish(batch(vec![rooms(true, None)]));
-    let machine = Client::new(&hub, Identity::api_key("k"));
+    let machine = Client::new(&hub, machine("k"));
     assert_eq!(relay(&machine, "room:1", "message", false), Ok(2));
     assert_eq!(bert.socket.frames()[0]["sender"]["apiKeyId"], "k");
 }

@@ -11,8 +11,8 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 use rowcast_hub::{Auth, Hub, Identity};
 use rowcast_model::{
-    Audience, Body, ColumnMeta, HubOp, JsonRow, JsonRowBuilder, KeyChange, Kind, Mask, MaskKind,
-    Masked, Masks, MembershipChange, Operation, RoutedEvent, Topic,
+    Audience, Body, ColumnMeta, HubOp, JsonRow, JsonRowBuilder, KeyChange, KeyFacts, Kind, Mask,
+    MaskKind, Masked, Masks, MembershipChange, Operation, RoutedEvent, Topic,
 };
 use serde_json::{Value, json};
 
@@ -317,9 +317,9 @@ fn join(hub: &Hub, people: &[Person]) {
             }),
             false => HubOp::ApiKey(KeyChange {
                 id: who.name.as_str().into(),
-                now: Some((
-                    format!("hash of {}", who.name).into(),
-                    "acme".into(),
+                now: Some(KeyFacts::new(
+                    &format!("hash of {}", who.name),
+                    "acme",
                     who.roles.iter().map(|role| (*role).into()).collect(),
                 )),
             }),
@@ -331,7 +331,7 @@ fn join(hub: &Hub, people: &[Person]) {
 fn connect(hub: &Hub, who: &Person) -> Client {
     let identity = match who.user {
         true => Identity::session(&*who.name),
-        false => Identity::api_key(&*who.name),
+        false => Identity::api_key(&*who.name, format!("hash of {}", who.name)),
     };
     assert_eq!(matches!(identity.auth, Auth::Session { .. }), who.user);
     Client::new(hub, identity)

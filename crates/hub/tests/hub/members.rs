@@ -1,7 +1,7 @@
 //! Memberships and keys: they begin and end at their place in the log.
 
 use rowcast_hub::{Auth, HubError, Identity};
-use rowcast_model::HubOp;
+use rowcast_model::{HubOp, KeyChange, KeyFacts, KeySecret, Timestamp};
 use rowcast_wire::CloseCode;
 
 use crate::support::*;
@@ -118,10 +118,8 @@ fn a_revoked_key_closes_its_sockets_for_good() {
         key("k1", Some("acme")),
         key("k2", Some("acme")),
     ]));
-    let found = hub.api_key_by_hash("hash of k1").unwrap();
-    assert_eq!(Some(&*found), hub.api_key("k1").as_deref());
     let clients = ["k1", "k2"].map(|id| {
-        let client = Client::new(&hub, Identity::api_key(id));
+        let client = Client::new(&hub, machine(id));
         hub.subscribe(&client.connection, to("org:acme")).unwrap();
         client.told();
         client
@@ -134,12 +132,101 @@ fn a_revoked_key_closes_its_sockets_for_good() {
     assert_eq!(clients[1].told(), ["INSERT 1 on org:acme!"]);
     assert_eq!(hub.api_key("k1"), None);
     assert!(
-        hub.subscribe(
-            &Client::new(&hub, Identity::api_key("k1")).connection,
-            to("org:acme")
-        )
-        .is_err()
+        hub.subscribe(&Client::new(&hub, machine("k1")).connection, to("org:acme"))
+            .is_err()
     );
+}
+
+/// Q25: the secret before a rotation counts until its time, also on open sockets; the new one goes on.
+#[test]
+fn a_socket_of_a_key_ends_with_the_secret_it_has_shown() {
+    let hub = hub();
+    let facts = || key_of("k", "acme");
+    let publish = |facts: KeyFacts| {
+        let (id, now) = ("k".into(), Some(facts));
+        hub.publish(batch(vec![HubOp::ApiKey(KeyChange { id, now })]));
+    };
+    publish(facts());
+    let old = Client::new(&hub, machine("k"));
+    assert_eq!(old.connection.work().ends, None);
+    let secret = |hash: &str, until| KeySecret {
+        hash: hash.into(),
+        until,
+    };
+    let rotated = |until| KeyFacts {
+        secrets: vec![secret("new", None), secret("hash of k", Some(until))],
+        ..facts()
+    };
+    publish(rotated(Timestamp(500)));
+    let new = Client::new(&hub, Identity::api_key("k", "new"));
+    let ends = || [&old, &new].map(|client| client.connection.work().ends);
+    assert_eq!(ends(), [Some(Timestamp(500)), None]);
+    // The end of the key is the end of both; the earlier one counts.
+    publish(KeyFacts {
+        expires: Some(Timestamp(900)),
+        ..rotated(Timestamp(500))
+    });
+    assert_eq!(ends(), [Some(Timestamp(500)), Some(Timestamp(900))]);
+    // A socket that shows the new secret goes on with it.
+    let renewed = hub.renew(&old.connection, Identity::api_key("k", "new"));
+    assert_eq!((renewed, ends()[0]), (Ok(()), Some(Timestamp(900))));
+    publish(rotated(Timestamp(500)));
+    assert_eq!(ends(), [None, None]);
+    // Without a grace period the old secret is worth nothing at once.
+    let third = Client::new(&hub, machine("k"));
+    hub.subscribe(&third.connection, to("org:acme")).unwrap();
+    publish(KeyFacts {
+        secrets: vec![secret("new", None)],
+        ..facts()
+    });
+    let closed = [&old, &new, &third].map(|client| client.connection.closed());
+    assert_eq!(closed, [None, None, Some(CloseCode::KeyRevoked)]);
+    // Whoever comes with it after that is closed as well, and gets nothing.
+    let late = Client::new(&hub, machine("k"));
+    assert_eq!(late.connection.closed(), Some(CloseCode::KeyRevoked));
+    assert!(hub.subscribe(&late.connection, to("org:acme")).is_err());
+}
+
+/// Q25: a key of several organizations hears each, and one that is taken away no more.
+#[test]
+fn a_key_is_for_the_organizations_it_names() {
+    let hub = hub();
+    let publish = |organizations: &[&str]| {
+        let organizations = organizations.iter().map(|id| (*id).into()).collect();
+        let now = Some(KeyFacts {
+            organizations,
+            ..key_of("k", "acme")
+        });
+        let id = "k".into();
+        hub.publish(batch(vec![HubOp::ApiKey(KeyChange { id, now })]));
+    };
+    publish(&["acme", "beta"]);
+    let client = Client::new(&hub, machine("k"));
+    for channel in ["org:acme", "org:beta"] {
+        hub.subscribe(&client.connection, to(channel)).unwrap();
+    }
+    assert!(hub.subscribe(&client.connection, to("org:other")).is_err());
+    assert_eq!(hub.organizations(&machine("k")).len(), 2);
+    client.told();
+    hub.publish(single("beta", 1, 1));
+    assert_eq!(client.told(), ["INSERT 1 on org:beta!"]);
+    publish(&["acme"]);
+    assert_eq!(
+        client.told()[0],
+        "unsubscribed org:beta",
+        "taken away in log order"
+    );
+    hub.publish(single("beta", 2, 2));
+    hub.publish(single("acme", 3, 3));
+    assert_eq!(client.told(), ["INSERT 3 on org:acme!"]);
+}
+
+#[test]
+fn changes_of_plans_are_counted() {
+    let hub = hub();
+    let before = hub.plans_version();
+    hub.publish(batch(vec![HubOp::PlansChanged]));
+    assert!(hub.plans_version() > before);
 }
 
 #[test]
@@ -186,7 +273,7 @@ fn what_is_read_anew_takes_nothing_from_those_who_stay() {
         key("k2", Some("acme")),
     ]));
     let with_key = |id: &str| {
-        let client = Client::new(&hub, Identity::api_key(id));
+        let client = Client::new(&hub, machine(id));
         hub.subscribe(&client.connection, to("org:acme")).unwrap();
         client.socket.frames();
         client

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rowcast_hub::{Hub, HubError, HubLimits, Identity, PresenceLimits, PresenceWork};
+use rowcast_hub::{Hub, HubError, HubLimits, PresenceLimits, PresenceWork};
 use rowcast_model::{
     Becomes, ChannelChange, ChannelRule, ClientEventChange, ClientEventRule, Handler, HubOp, OrgId,
     Revocation, Scope, UserId, Who,
@@ -468,7 +468,7 @@ fn machines_are_named_by_their_key() {
     let hub = hub(limits());
     hub.publish(batch(vec![key("k1", Some("acme"))]));
     let anna = follower(&hub, "anna");
-    let machine = Client::new(&hub, Identity::api_key("k1"));
+    let machine = Client::new(&hub, machine("k1"));
     follows(&hub, &machine, json!(true));
     joins(&hub, &machine);
     settle(&hub);

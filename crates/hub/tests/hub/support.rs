@@ -10,7 +10,7 @@ use prometheus_client::registry::Registry;
 use rowcast_hub::{Connection, Hub, HubLimits, Identity, Sink, Subscription};
 use rowcast_model::{
     Audience, Batch, Body, ColumnMeta, Cursor, Epoch, HubOp, JsonRow, JsonRowBuilder, KeyChange,
-    Kind, Lsn, MembershipChange, Operation, RoutedEvent, TableName, Timestamp, Topic,
+    KeyFacts, Kind, Lsn, MembershipChange, Operation, RoutedEvent, TableName, Timestamp, Topic,
 };
 use serde_json::Value;
 
@@ -169,14 +169,17 @@ pub fn member(user: &str, org: &str, role: Option<&str>) -> HubOp {
 pub fn key(id: &str, org: Option<&str>) -> HubOp {
     HubOp::ApiKey(KeyChange {
         id: id.into(),
-        now: org.map(|org| {
-            (
-                format!("hash of {id}").into(),
-                org.into(),
-                vec!["member".into()],
-            )
-        }),
+        now: org.map(|org| key_of(id, org)),
     })
+}
+
+/// A key as [`machine`] shows it.
+pub fn key_of(id: &str, org: &str) -> KeyFacts {
+    KeyFacts::new(&format!("hash of {id}"), org, vec!["member".into()])
+}
+
+pub fn machine(id: &str) -> Identity {
+    Identity::api_key(id, format!("hash of {id}"))
 }
 
 pub fn at(lsn: u64, index: u32) -> Cursor {

@@ -193,13 +193,29 @@ fn api_keys_follow_the_log() {
     assert_eq!(
         ops(&feed(&mut router, &log.events)),
         [
-            key(Some(("ab".into(), "a".into(), vec!["admin".into()]))),
+            key(Some(KeyFacts::new("ab", "a", vec!["admin".into()]))),
             key(None),
             key(None),
             HubOp::ApiKeysCleared,
         ]
     );
     assert_eq!(router.take_problems().len(), 1);
+}
+
+/// G35: whoever connects next asks anew.
+#[test]
+fn changes_of_plans_are_told_in_the_order_of_the_log() {
+    let plans = own(96, "plans", &["name*", "ws_connections"]);
+    let given = own(97, "organization_plans", &["organization_id*", "plan"]);
+    let mut router = router([]);
+    let log = Log::at(1)
+        .insert(&plans, &[Some("pro"), Some("500")])
+        .update(&given, None, &[Some("acme"), Some("pro")])
+        .delete(&given, OldTuple::Key(tuple(&[Some("acme")])))
+        .truncate(&plans)
+        .commit();
+    let told = ops(&feed(&mut router, &log.events));
+    assert_eq!(told, vec![HubOp::PlansChanged; 4]);
 }
 
 #[test]

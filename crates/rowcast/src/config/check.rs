@@ -35,27 +35,8 @@ impl Config {
             Purpose::Sign => self.signing_secret().map(drop),
             Purpose::Serve => {
                 self.database_url()?;
-                self.lists_fit()?;
                 self.keys_are_safe()
             }
-        }
-    }
-
-    /// Whoever is told who is on a channel must be able to take it.
-    fn lists_fit(&self) -> Result<(), ConfigError> {
-        /// What a connection takes in a list besides its state and its user.
-        const ENTRY: u64 = 64;
-        let presence = &self.presence;
-        let users = u64::from(presence.listed);
-        let connections = users.saturating_mul(presence.connections_per_user.into());
-        let list = connections.saturating_mul(presence.state_bytes.0.saturating_add(ENTRY));
-        match list <= self.limits.outbox_bytes.0 {
-            true => Ok(()),
-            false => Err(ConfigError::Unsafe {
-                what: "a list of members could be larger than what may wait for a socket",
-                mend: "lower presence.listed, presence.connections_per_user or presence.state_bytes so that their \
-                       product is less than limits.outbox_bytes, or raise that",
-            }),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use rowcast_model::{Rate, RateError};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
@@ -71,6 +72,42 @@ impl ByteSize {
     /// MiB, for declarations.
     pub const fn mib(n: u64) -> ByteSize {
         ByteSize(mib(n))
+    }
+}
+
+/// How often something may happen; `20/s`, `100/60 s`, `50/s burst 200`, or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Often(pub Option<Rate>);
+
+impl Often {
+    /// As often as one likes.
+    pub const OFF: Often = Often(None);
+
+    /// So many a second, and so many at once, for declarations.
+    pub fn per_second(amount: u32, burst: u32) -> Often {
+        Often(Rate::per_second(amount, burst))
+    }
+}
+
+impl Setting for Often {
+    const KIND: &'static str = "rate, such as `20/s`, `100/60 s` or `50/s burst 200`, or `off`";
+
+    fn read(value: &Value) -> Result<Self, String> {
+        match value.as_str().map(str::trim) {
+            Some("off") => Ok(Often::OFF),
+            Some(text) => match text.parse() {
+                Ok(rate) => Ok(Often(Some(rate))),
+                Err(error) => Err(format!("{error}, or \"off\"")),
+            },
+            None => Err(format!("{RateError}, or \"off\"")),
+        }
+    }
+
+    fn show(&self) -> Value {
+        Value::from(match self.0 {
+            Some(rate) => rate.to_string(),
+            None => "off".to_owned(),
+        })
     }
 }
 
@@ -317,6 +354,19 @@ mod tests {
     }
 
     #[test]
+    fn reads_rates() {
+        let rate = Often::per_second(20, 200);
+        assert_eq!(Often::read(&json!("20/s burst 200")), Ok(rate));
+        assert_eq!(Often::read(&rate.show()), Ok(rate));
+        assert_eq!(Often::read(&json!("off")), Ok(Often::OFF));
+        assert_eq!(Often::read(&Often::OFF.show()), Ok(Often::OFF));
+        for bad in [json!(""), json!("often"), json!(5), json!(null)] {
+            let error = Often::read(&bad).unwrap_err();
+            assert!(error.contains("off") && error.contains("20/s"), "{error}");
+        }
+    }
+
+    #[test]
     fn a_secret_is_never_shown() {
         let secret = Secret::read(&json!("hunter2\n")).unwrap();
         assert_eq!(secret.expose(), "hunter2");
@@ -335,7 +385,7 @@ mod tests {
         #[test]
         fn no_text_makes_it_panic(text in ".*") {
             let value = Value::from(text);
-            let _ = (ByteSize::read(&value), Span::read(&value), u16::read(&value), bool::read(&value));
+            let _ = (ByteSize::read(&value), Span::read(&value), u16::read(&value), bool::read(&value), Often::read(&value));
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde_json::Value;
 
-use super::setting::{ByteSize, Secret, Setting, Span, words};
+use super::setting::{ByteSize, Often, Secret, Setting, Span, words};
 
 words! {
     /// How log lines look.
@@ -342,7 +342,8 @@ tree! {
     }
     /// What clients may use.
     limits: Limits {
-        /// Most open sockets of one organization, when its plan says nothing.
+        /// Most open sockets of one organization, when its plan (`rowcast.limits_for`) says nothing or cannot be
+        /// asked. A plan may name the limits below that are of a socket, a user or an organization, too.
         connections_per_organization: u32 = 5_000, env "ROWCAST_WS_MAX_CONNECTIONS_PER_APP";
         /// Most open sockets of the service; fewer when it may not open so many files.
         connections: u32 = 100_000;
@@ -380,6 +381,29 @@ tree! {
         messages_per_second: u32 = 50;
         /// Messages that a client may send at once.
         messages_burst: u32 = 200;
+        /// How often a socket may subscribe.
+        joins: Often = Often::per_second(20, 200);
+        /// Bytes of messages that a client may send. One that is larger than a burst goes through, and others wait.
+        bytes: Often = Often::per_second(1 << 20, 4 << 20);
+        /// How often a user, or an API key, may open a socket.
+        user_connects: Often = Often::OFF;
+        /// How often a user may subscribe, with all sockets together.
+        user_joins: Often = Often::OFF;
+        /// Messages that a user may send, with all sockets together.
+        user_messages: Often = Often::OFF;
+        /// Bytes of messages that a user may send, with all sockets together.
+        user_bytes: Often = Often::OFF;
+        /// Subscriptions and broadcasts of a user in each fixed window: `100/60 s` lets the first hundred of each
+        /// minute through.
+        user_requests: Often = Often::OFF;
+        /// How often an organization may open a socket.
+        organization_connects: Often = Often::OFF;
+        /// How often an organization may subscribe, with all sockets together.
+        organization_joins: Often = Often::OFF;
+        /// Messages that an organization may send, with all sockets together.
+        organization_messages: Often = Often::OFF;
+        /// Bytes of messages that an organization may send, with all sockets together.
+        organization_bytes: Often = Often::OFF;
         /// Broadcasts a second that a client may send, on channels that let clients, in the long run.
         broadcasts_per_second: u32 = 20;
         /// Broadcasts that a client may send at once.
@@ -411,7 +435,8 @@ tree! {
         tick: Span = Span::ms(50);
         /// The same of a channel that very many follow.
         longest_tick: Span = Span::ms(1_000);
-        /// Users of a channel that are listed, those who came first; of all it is told how many they are.
+        /// Users of a channel that are listed, those who came first; of all it is told how many they are. Fewer,
+        /// where a list of so many could be larger than `limits.outbox_bytes`.
         listed: u32 = 100;
         /// Connections that may be present on one channel.
         members: u32 = 10_000;
