@@ -41,7 +41,7 @@ use crate::{
     broadcast::{self, Broadcasts},
     coming, http,
     limits::{Gates, MOST_COUNTED, Plans},
-    sse,
+    openapi, sse,
     takeover::Takeover,
     ws::{self, Shared},
 };
@@ -144,6 +144,7 @@ pub async fn serve(
         .route("/healthz", get(http::healthz))
         .merge(broadcast::routes(broadcasts))
         .merge(admin::routes(admin))
+        .merge(openapi::routes())
         .merge(socket)
         .merge(services.extra);
     let (public_listener, public_address) = listen(config.public)?;

@@ -61,8 +61,10 @@ impl Admin {
         let identity = match (&asked.user, &asked.api_key) {
             (Some(user), None) => Identity::session(user.as_str()),
             (None, Some(key)) => {
+                // As whoever shows its present secret.
                 let known = self.hub.api_key(key);
-                let hash = known.map_or_else(|| "".into(), |known| known.hash.clone());
+                let secret = known.and_then(|known| known.secrets.first().cloned());
+                let hash = secret.map_or_else(|| "".into(), |secret| secret.hash);
                 Identity::api_key(key.as_str(), hash)
             }
             _ => return Err(AdminError::invalid("say who: `user` or `apiKey`")),
