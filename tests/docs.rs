@@ -68,6 +68,77 @@ fn tables_of_codes_are_in_step() {
     }
 }
 
+/// The documents for machines are those of the code.
+#[test]
+fn documents_for_machines_are_in_step() {
+    for (name, document) in [
+        ("openapi", rowcast_gateway::openapi()),
+        ("asyncapi", rowcast_wire::asyncapi()),
+    ] {
+        let path = root().join(format!("docs/{name}.json"));
+        let fresh = format!("{}\n", serde_json::to_string_pretty(&document).unwrap());
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            fs::write(&path, fresh).unwrap();
+        } else {
+            assert!(
+                read(&path) == fresh,
+                "docs/{name}.json is out of step: make docs"
+            );
+        }
+    }
+}
+
+/// Every frame on the protocol page is one of the document of the sockets, field by field; and all of them are shown.
+#[test]
+fn frames_of_the_protocol_page_fit_the_document_of_the_sockets() {
+    let document = rowcast_wire::asyncapi();
+    let messages = document["components"]["messages"].as_object().unwrap();
+    let page = read(root().join("docs/protocol.md"));
+    let mut shown = BTreeSet::new();
+    for side in ["client", "server"] {
+        for line in blocks(&page, &format!("json {side}"))
+            .iter()
+            .flat_map(|b| b.lines())
+        {
+            let frame: serde_json::Value = serde_json::from_str(line).unwrap();
+            let name = format!("{side}_{}", frame["type"].as_str().unwrap());
+            let schema = &messages.get(&name).unwrap_or_else(|| panic!("{name}"))["payload"];
+            for field in schema["required"].as_array().unwrap() {
+                assert!(
+                    !frame[field.as_str().unwrap()].is_null()
+                        || frame.get(field.as_str().unwrap()).is_some(),
+                    "{field} of {line}"
+                );
+            }
+            for (field, value) in frame.as_object().unwrap() {
+                let known = schema["properties"]
+                    .get(field)
+                    .unwrap_or_else(|| panic!("{field} of {line}"));
+                let kind = match value {
+                    serde_json::Value::Null => "null",
+                    serde_json::Value::Bool(_) => "boolean",
+                    serde_json::Value::Number(_) => "integer",
+                    serde_json::Value::String(_) => "string",
+                    serde_json::Value::Array(_) => "array",
+                    serde_json::Value::Object(_) => "object",
+                };
+                let fits = |wanted: &serde_json::Value| {
+                    wanted == kind || wanted == "number" && kind == "integer"
+                };
+                let fits = match &known["type"] {
+                    serde_json::Value::Array(several) => several.iter().any(fits),
+                    serde_json::Value::Null => true,
+                    one => fits(one),
+                };
+                assert!(fits, "{field} of {line}: {known}");
+            }
+            shown.insert(name);
+        }
+    }
+    let all: BTreeSet<String> = messages.keys().cloned().collect();
+    assert_eq!(shown, all);
+}
+
 #[test]
 fn frames_of_the_protocol_page_are_understood() {
     let page = read(root().join("docs/protocol.md"));

@@ -9,6 +9,7 @@ pub mod json;
 pub mod postgres;
 pub mod present;
 pub mod rng;
+pub mod schema;
 pub mod server;
 pub mod token;
 pub mod world;

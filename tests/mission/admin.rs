@@ -6,7 +6,7 @@ use crate::harness::{
     client::{Client, PATIENCE},
     fixture::TRACK,
     http::{Answer, call},
-    token, until,
+    schema, token, until,
     world::{World, subscribe},
 };
 
@@ -25,7 +25,12 @@ pub(super) async fn admin(world: &World, method: &str, path: &str, body: Value) 
     };
     let path = format!("/admin/{path}");
     let headers = [("Authorization", bearer.as_str())];
-    call(world.server.public, method, &path, &headers, &body).await
+    let answer = call(world.server.public, method, &path, &headers, &body).await;
+    // What is no address, or another method, is in no document.
+    if path != "/admin/nothing" && answer.status != 405 {
+        schema::fits(&path, method, answer.status, &answer.json);
+    }
+    answer
 }
 
 async fn get(world: &World, path: &str) -> Value {

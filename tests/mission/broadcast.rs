@@ -6,6 +6,7 @@ use crate::harness::{
     client::{Client, Frame},
     fixture::TRACK,
     http::{Answer, post},
+    schema,
     world::{World, subscribe},
 };
 
@@ -23,7 +24,9 @@ async fn say(world: &World, body: &Value) -> Answer {
 async fn say_with(world: &World, headers: &[(&str, &str)], body: &str) -> Answer {
     let bearer = format!("Bearer {TOKEN}");
     let headers = [&[("authorization", &*bearer)], headers].concat();
-    post(world.server.public, "/broadcast", &headers, body).await
+    let answer = post(world.server.public, "/broadcast", &headers, body).await;
+    schema::fits("/broadcast", "POST", answer.status, &answer.json);
+    answer
 }
 
 fn broadcast(event: &str, more: Value) -> Value {

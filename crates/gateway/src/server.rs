@@ -42,7 +42,7 @@ use crate::{
     broadcast::{self, Broadcasts},
     coming, http,
     limits::{Gates, MOST_COUNTED, Plans},
-    sse,
+    openapi, sse,
     takeover::Takeover,
     ws::{self, Shared},
 };
@@ -146,6 +146,7 @@ pub async fn serve(
         .route("/healthz", get(http::healthz))
         .merge(broadcast::routes(broadcasts))
         .merge(admin::routes(admin))
+        .merge(openapi::routes())
         .merge(socket)
         .merge(services.extra);
     listeners.spawn(authorizing::run(

@@ -4,6 +4,7 @@
 //! ([`Filter`]) and the tables of [`ErrorCode`] and [`CloseCode`]. Promises: pure (no IO, no clock),
 //! total (no input panics), bounded (size, depth and number of everything a client can send).
 
+mod asyncapi;
 mod client;
 mod codes;
 mod cursor_list;
@@ -17,6 +18,7 @@ mod reference;
 pub mod server;
 mod time;
 
+pub use asyncapi::asyncapi;
 pub use client::{
     Auth, ClientBroadcast, ClientEvent, ClientFrame, ClientPresence, Columns, Follow, Forms,
     FrameError, Limits, MAX_LISTED, MAX_REF_BYTES, Mode, PresenceAction, Subscribe, TableSelection,
