@@ -24,7 +24,7 @@ const CLIENT: [Message; 9] = [
     (
         "subscribe",
         "Listen on a channel, or listen otherwise.",
-        "channel:s ref:r? events:a? mode:s? cursor:s? tables:a? presence:v? organizationId:s?",
+        "channel:s ref:r? events:a? mode:s? cursor:s? tables:a? presence:v? grant:s? organizationId:s?",
     ),
     (
         "unsubscribe",
