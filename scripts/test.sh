@@ -13,7 +13,7 @@ cores=$(getconf _NPROCESSORS_ONLN)
 export NEXTEST_TEST_THREADS=${NEXTEST_TEST_THREADS:-$((cores + 4))} RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((cores + 2))}
 
 # The packages whose tests start a PostgreSQL.
-with_postgres=(-p rowcast -p rowcast-source)
+with_postgres=(-p rowcast -p rowcast-source -p rowcast-application)
 
 # run MAJOR DIRECTORY-OF-BINARIES ARGUMENTS...
 run() {

@@ -311,14 +311,15 @@ async fn g27_revoked_over_http() {
         .await;
     let bearer = format!("Bearer {ACCESS}");
     let revoke = async |headers: &[(&str, &str)], body: Value| {
-        post(world.server.public, "/revoke", headers, &body.to_string()).await
+        let path = "/admin/revoke";
+        post(world.server.public, path, headers, &body.to_string()).await
     };
-    let body = json!({ "channel": "room:1", "organizationId": "org_1", "reason": "left" });
+    let body = json!({ "channel": "room:1", "organization": "org_1", "reason": "left" });
     assert_eq!(revoke(&[], body.clone()).await.status, 401);
     let with = [("authorization", &*bearer)];
     for (body, status, code) in [
-        (json!({ "channel": "other:1" }), 422, "durable_refused"),
-        (json!({ "channel": "room:1" }), 422, "durable_refused"),
+        (json!({ "channel": "other:1" }), 422, "database_refused"),
+        (json!({ "channel": "room:1" }), 422, "database_refused"),
         (
             json!({ "channel": "room:1", "user": "x" }),
             400,
@@ -331,7 +332,7 @@ async fn g27_revoked_over_http() {
     assert_eq!(ended(&bert, "room:1"), None);
     let answer = revoke(&with, body).await;
     assert_eq!(answer.status, 200);
-    assert_eq!(answer.json["durable"], true);
+    assert_eq!(answer.json["revoked"], true);
     let gone = bert
         .until("the end", |frame| frame.is("unsubscribed"))
         .await;

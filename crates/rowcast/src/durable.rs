@@ -19,7 +19,7 @@ use rowcast_gateway::{
     DurableError, DurableSender,
     broadcast::body::{Broadcast, Target},
 };
-use rowcast_model::{Batch, Cursor, HubOp, Revocation};
+use rowcast_model::{Batch, Cursor, HubOp};
 use rowcast_source::ConnInfo;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -52,11 +52,6 @@ const SAY: &str = "
             ORDER BY number
         ) m
     )
-    SELECT pg_current_xact_id()::xid::text::bigint, count(*) FROM said";
-
-/// The same for a revocation.
-const REVOKE: &str = "
-    WITH said AS MATERIALIZED (SELECT rowcast.revoke($1, $2::text::bigint, $3, $4))
     SELECT pg_current_xact_id()::xid::text::bigint, count(*) FROM said";
 
 /// Writes broadcasts.
@@ -103,19 +98,6 @@ impl DurableBroadcasts {
         let json = rows.and_then(|rows| serde_json::to_string(&rows));
         let json = json.map_err(|error| DurableError::Refused(error.to_string()))?;
         self.run(SAY, &[(&json, Type::TEXT)]).await
-    }
-
-    async fn write_revocation(
-        &self,
-        revocation: Revocation,
-    ) -> Result<Option<Cursor>, DurableError> {
-        let (channel, epoch) = (&*revocation.channel, revocation.epoch);
-        let epoch = epoch.map(|epoch| epoch.to_string());
-        let reason = revocation.reason.as_deref();
-        let organization = revocation.organization.as_ref().map(|id| id.as_str());
-        let values: [&(dyn ToSql + Sync); 4] = [&channel, &epoch, &reason, &organization];
-        let values = values.map(|value| (value, Type::TEXT));
-        self.run(REVOKE, &values).await
     }
 
     /// Runs a statement that answers with the number of its transaction, and waits until the log tells that:
@@ -191,13 +173,6 @@ impl DurableSender for DurableBroadcasts {
         broadcasts: Vec<Broadcast>,
     ) -> BoxFuture<'static, Result<Option<Cursor>, DurableError>> {
         async move { self.write(&broadcasts).await }.boxed()
-    }
-
-    fn revoke(
-        self: Arc<Self>,
-        revocation: Revocation,
-    ) -> BoxFuture<'static, Result<Option<Cursor>, DurableError>> {
-        async move { self.write_revocation(revocation).await }.boxed()
     }
 }
 

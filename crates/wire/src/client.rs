@@ -547,7 +547,7 @@ fn malformed(error: &serde_json::Error) -> FrameError {
 
 /// Whether any reader of JSON understands it: halves of characters are not looked for where JSON is only skipped,
 /// and nobody shall be able to send the others what ends theirs.
-pub(crate) fn is_sound(text: &str) -> bool {
+pub fn is_sound(text: &str) -> bool {
     !text.contains("\\u") || serde_json::from_str::<serde_json::Value>(text).is_ok()
 }
 

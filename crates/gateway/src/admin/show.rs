@@ -4,6 +4,8 @@ use rowcast_hub::{Auth, Connected, Which};
 use rowcast_model::Cursor;
 use serde::Serialize;
 
+use crate::DurableError;
+
 use super::{Admin, AdminError, Disconnect, Revoke, Select, ask::organization};
 
 /// Channels of one connection that are shown.
@@ -163,7 +165,12 @@ impl Admin {
 
     pub(super) async fn revoke(&self, asked: Revoke) -> Result<Revoked, AdminError> {
         let operator = self.operator.clone().ok_or(AdminError::NoDatabase)?;
-        let revoked = operator.revoke(asked).await;
+        // Whoever asked may be gone before the end.
+        let revoked = tokio::spawn(operator.revoke(asked)).await;
+        let revoked = revoked.unwrap_or_else(|_| {
+            let why = "the service is going";
+            Err(DurableError::Unavailable(why.into()))
+        });
         let cursor = revoked.map_err(AdminError::Database)?;
         Ok(Revoked {
             revoked: true,

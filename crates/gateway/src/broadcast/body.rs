@@ -8,7 +8,7 @@ use rowcast_model::{
     Audience, Channel, MAX_EVENT_BYTES, MAX_ID_BYTES, MAX_PAYLOAD_BYTES, MAX_TARGET_ROLES,
     MaskError, Masked, Masks, Operation, OrgId, Role, TableName, UserId, is_name,
 };
-use rowcast_wire::deeper_than;
+use rowcast_wire::{deeper_than, is_sound};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
 
@@ -137,6 +137,11 @@ enum Verb {
 pub fn parse(bytes: &[u8]) -> Result<Request, Refusal> {
     if deeper_than(bytes, MAX_DEPTH) {
         let message = format!("it is nested deeper than {MAX_DEPTH} levels");
+        return Err(BroadcastError::InvalidJson(message).of_all());
+    }
+    // What is no text at all is found below.
+    if str::from_utf8(bytes).is_ok_and(|text| !is_sound(text)) {
+        let message = "there is half a character in it, or a number out of range".to_owned();
         return Err(BroadcastError::InvalidJson(message).of_all());
     }
     let peek: Peek = read(bytes).map_err(BroadcastError::of_all)?;

@@ -119,6 +119,10 @@ fn what_cannot_be_meant_is_refused() {
         ("", "invalid_json"),
         ("[]", "invalid_field"),
         ("{", "invalid_json"),
+        (
+            r#"{"event":"e","organizationId":"a","payload":"\ud800"}"#,
+            "invalid_json",
+        ),
         ("\u{0}", "invalid_json"),
         (&*deep, "invalid_json"),
         (&*long, "invalid_field"),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use rowcast_model::{Cursor, Revocation};
+use rowcast_model::Cursor;
 
 use super::body::Broadcast;
 
@@ -14,12 +14,6 @@ pub trait DurableSender: Send + Sync + 'static {
     fn send(
         self: Arc<Self>,
         broadcasts: Vec<Broadcast>,
-    ) -> BoxFuture<'static, Result<Option<Cursor>, DurableError>>;
-
-    /// Writes a revocation, likewise.
-    fn revoke(
-        self: Arc<Self>,
-        revocation: Revocation,
     ) -> BoxFuture<'static, Result<Option<Cursor>, DurableError>>;
 }
 

@@ -1,4 +1,4 @@
-//! `POST /broadcast` and `POST /revoke`: what an application says over HTTP.
+//! `POST /broadcast`: what an application says over HTTP.
 //!
 //! Owns who may ask, what a body may hold, and that a request sent twice with one key is said once. Promises:
 //! nothing is read before the token was checked; memory for bodies and kept answers is bounded in bytes; a
@@ -9,7 +9,6 @@ pub mod body;
 mod durable;
 mod error;
 mod idempotency;
-mod revoke;
 mod row;
 
 use std::{
@@ -98,7 +97,6 @@ pub(crate) fn routes(broadcasts: Arc<Broadcasts>) -> Router {
     };
     Router::new()
         .route("/broadcast", post(handle).fallback(refused))
-        .route("/revoke", post(revoke::handle).fallback(refused))
         .with_state(broadcasts)
 }
 

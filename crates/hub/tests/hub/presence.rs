@@ -1,8 +1,5 @@
 //! Who is there: members, followers, and what ends both.
 
-#[path = "presence_news.rs"]
-mod news;
-
 use std::{
     sync::Arc,
     time::{Duration, Instant},
