@@ -5,7 +5,7 @@ SELECT pg_catalog.pg_advisory_xact_lock(7310868735422358133);
 -- How a table is published and where one row of it belongs, without showing the row: its organization, and who it is for. `schema` may be
 -- left out. Never raises for what is asked; what cannot be read is null, and `failed` says why.
 CREATE OR REPLACE FUNCTION rowcast.explain_row(schema_name text, table_name text, record_id text) RETURNS jsonb
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 #variable_conflict use_variable
 DECLARE
     found oid;

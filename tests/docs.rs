@@ -325,6 +325,21 @@ fn every_metric_is_on_the_page() {
     assert!(names.is_empty(), "not on the page: {names:?}");
 }
 
+/// G19: the table of verbs in the guide names each, and each is there.
+#[test]
+fn g19_the_guide_says_which_verb_is_for_what() {
+    let guide = read(root().join("docs/guide.md"));
+    let table = guide.split("Which verb for what:").nth(1).unwrap();
+    let table = table.split("\n## ").next().unwrap();
+    let migration = read(root().join("sql/0010_channels.sql"));
+    for verb in ["invalidate", "refresh", "emit", "broadcast", "send"] {
+        assert!(table.contains(&format!("`rowcast.{verb}(")), "{verb}");
+        let made = format!("CREATE OR REPLACE FUNCTION rowcast.{verb}(");
+        assert!(migration.contains(&made), "{verb}");
+    }
+    assert!(table.contains("told by itself") && table.contains("authorized channel"));
+}
+
 /// Every statement on these pages runs on a database that was migrated before, in the order of the page.
 #[tokio::test]
 async fn statements_on_the_pages_run() {

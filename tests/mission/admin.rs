@@ -13,7 +13,12 @@ use crate::harness::{
 pub(super) const TOKEN: &str = "an-access-token-of-at-least-32-bytes!";
 
 pub(super) async fn world(more: &str) -> World {
-    World::prepared(&format!("{TRACK}{more}"), &[("ACCESS_TOKEN", TOKEN)]).await
+    let env = [
+        ("ACCESS_TOKEN", TOKEN),
+        // Sockets that nobody reads while questions are asked are to stay.
+        ("ROWCAST__LIMITS__SILENCE", "10 min"),
+    ];
+    World::prepared(&format!("{TRACK}{more}"), &env).await
 }
 
 pub(super) async fn admin(world: &World, method: &str, path: &str, body: Value) -> Answer {

@@ -41,7 +41,7 @@ pub(super) async fn stream(world: &World, user: &str, query: &str) -> Events {
     found.unwrap()
 }
 
-async fn resumed(world: &World, user: &str, query: &str, last: &str) -> Events {
+pub(super) async fn resumed(world: &World, user: &str, query: &str, last: &str) -> Events {
     let token = bearer(user);
     let headers = [("Authorization", token.as_str()), ("Last-Event-ID", last)];
     let target = format!("{PATH}{query}");

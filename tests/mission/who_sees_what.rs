@@ -1,12 +1,15 @@
 //! More than a hundred sockets of mixed roles on one organization, random rows and rules, and a naive model of
-//! who sees what: Q3, Q13, Q18 to Q20, Q23. The pure twin of this is the matrix of the hub's tests.
+//! who sees what: Q3, Q13, Q18 to Q20, Q23; live, resumed, as the latest, and as server-sent events. The pure twin of
+//! this is the matrix of the hub's tests.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::sse;
 use crate::harness::{
     client::{Client, Frame},
+    events::Events,
     rng::Rng,
     world::{World, subscribe},
 };
@@ -14,6 +17,9 @@ use crate::harness::{
 const ROLES: [&str; 5] = ["admin", "hr", "support", "editor", "member"];
 const SUBSCRIBERS: usize = 120;
 const ROUNDS: usize = 60;
+const STREAM: &str = "?channel=org:org_1&organization=org_1";
+/// Of the ways on which somebody gets the rows, that with one event of each record.
+const LATEST: usize = 2;
 
 /// Memberships in a table of the application, so that one may have several roles.
 const TABLES: &str = "
@@ -26,6 +32,7 @@ struct Person {
     name: String,
     roles: BTreeSet<&'static str>,
     client: Client,
+    stream: Events,
 }
 
 /// One rule of the table.
@@ -146,15 +153,18 @@ async fn q18_q19_q23_everybody_of_many_gets_what_a_naive_model_says() {
     let mut people = Vec::new();
     for (name, roles) in crew {
         let client = world.login(&name, "org_1").await;
+        let stream = sse::stream(&world, &name, STREAM).await;
         people.push(Person {
             name,
             roles,
             client,
+            stream,
         });
     }
     let fence = world.fence("org_1").await;
     for who in &mut people {
         who.client.until_fence(fence).await;
+        who.stream.until_fence(fence).await;
     }
     let cursor = people[0]
         .client
@@ -201,13 +211,16 @@ async fn q18_q19_q23_everybody_of_many_gets_what_a_naive_model_says() {
             .await;
             paths.push(world.events_so_far(&mut back, "org_1").await);
         }
+        paths.push(who.stream.until_fence(fence).await);
+        let mut back = sse::resumed(&world, &who.name, STREAM, &cursor).await;
+        paths.push(back.until_fence(fence).await);
         for (path, events) in paths.iter().enumerate() {
             let (inserts, deletes): (Vec<Frame>, Vec<Frame>) = events
                 .iter()
                 .cloned()
                 .partition(|event| event.event_type() == "INSERT");
             // Of a record that is gone, the latest is that it is gone.
-            if path < 2 {
+            if path != LATEST {
                 assert_eq!(
                     got(&inserts, "new"),
                     expected,
