@@ -53,7 +53,8 @@ impl Hub {
     ///
     /// # Errors
     /// [`HubError::NotReady`] before the log was read up to the present, [`HubError::Busy`] in the middle of a
-    /// transaction: try again when [`Hub::settled`]. Nothing was said then.
+    /// transaction, or when [`Cursor::next_direct`] has no place left: try again when [`Hub::settled`], or when the
+    /// log has moved on. Nothing was said then.
     pub fn say(
         &self,
         events: &mut Vec<RoutedEvent>,

@@ -142,8 +142,10 @@ pub enum HubError {
     /// The log was not read up to the present yet.
     #[error("the service is not streaming yet; try again")]
     NotReady,
-    /// A transaction is on its way.
-    #[error("the service is busy with a large transaction; try again")]
+    /// A transaction is on its way, or there is no place left behind the newest record of the log.
+    #[error(
+        "the log has to move on first: a large transaction is on its way, or as much was said as fits behind its newest record; try again"
+    )]
     Busy,
     /// There is nothing to unsubscribe.
     #[error("there is no subscription to `{0}` on this socket")]
