@@ -224,6 +224,15 @@ impl Server {
         figure.unwrap_or_default()
     }
 
+    /// Waits until the service has closed a socket for this reason.
+    pub async fn until_closed_a_socket(&self, reason: &str) {
+        let name = format!("socket_closes_total{{reason=\"{reason}\"}}");
+        super::until("a socket is closed", async || {
+            self.metric(&name).await >= 1.0
+        })
+        .await;
+    }
+
     /// All that the service wrote so far.
     pub fn log(&self) -> String {
         self.lines.lock().unwrap().join("\n")

@@ -427,15 +427,22 @@ async fn sse_slow_readers_and_restarts() {
         .ok()
         .unwrap();
     world.exec("CREATE SEQUENCE s").await;
-    for _ in 0..40 {
-        world
-            .exec("INSERT INTO materials SELECT nextval('s'), 'org_1', repeat('x', 4000) FROM generate_series(1, 100)")
-            .await;
-        healthy
-            .until("the hundred", |frame| frame.json["last"] == true)
-            .await;
-    }
-    let end = slow.until_closed().await;
+    let writing = async {
+        for _ in 0..40 {
+            world
+                .exec("INSERT INTO materials SELECT nextval('s'), 'org_1', repeat('x', 4000) FROM generate_series(1, 100)")
+                .await;
+            healthy
+                .until("the hundred", |frame| frame.json["last"] == true)
+                .await;
+        }
+    };
+    // Why it is closed can only be read for a while, so the slow one wakes up when it has happened.
+    let waking = async {
+        world.server.until_closed_a_socket("slow").await;
+        slow.until_closed().await
+    };
+    let ((), end) = tokio::join!(writing, waking);
     assert_eq!(end.json["code"], 4001, "{}", end.text);
     assert!(end.json["retryAfterMs"].is_u64());
     let mut ids: Vec<i64> = Vec::new();

@@ -41,14 +41,18 @@ async fn promise_11_a_stalled_socket_is_closed_and_harms_nobody() {
         }
         sql.exec("INSERT INTO fences VALUES (-1, 'org_1')").await;
     });
-    let events = healthy.until_fence(-1).await;
+    // Why it is closed can only be read for a while, so the stalled one wakes up when it has happened.
+    let waking = async {
+        world.server.until_closed_a_socket("slow").await;
+        stalled.until_closed().await
+    };
+    let (events, (code, reason)) = tokio::join!(healthy.until_fence(-1), waking);
     writer.await.unwrap();
     let ids: Vec<i64> = events
         .iter()
         .map(|event| event.json["new"]["id"].as_str().unwrap().parse().unwrap())
         .collect();
     assert_eq!(ids, (1..=rows).collect::<Vec<_>>());
-    let (code, reason) = stalled.until_closed().await;
     assert_eq!(code, 4001, "{reason}");
     assert!(stalled.events().count() < rows as usize);
     // What it got before is in order and without a hole: nothing is dropped silently.
