@@ -25,7 +25,7 @@ pub struct EventClass<'a> {
     pub channel: &'a str,
     /// The organization of the subscribers; names it where the event is for all organizations.
     pub organization: &'a str,
-    /// Rows, invalidations, or both (two frames, the row first); and what is not of a row, or not.
+    /// Rows, invalidations, or both (several frames, the row last); and what is not of a row, or not.
     pub forms: Forms,
     /// Only these columns.
     pub columns: Option<&'a [Arc<str>]>,
@@ -68,12 +68,18 @@ impl EventMemo {
         &self.head
     }
 
-    fn write_place(&mut self, json: &mut Vec<u8>, event: &RoutedEvent, class: &EventClass<'_>) {
+    fn write_place(
+        &mut self,
+        json: &mut Vec<u8>,
+        event: &RoutedEvent,
+        cursor: Cursor,
+        class: &EventClass<'_>,
+    ) {
         let Cursor {
             epoch,
             commit_lsn,
             index,
-        } = event.cursor;
+        } = cursor;
         if self.place.is_empty() {
             self.place.extend_from_slice(br#","channel":"#);
             string(&mut self.place, class.channel);
@@ -113,13 +119,12 @@ pub fn encode_event_into(
             old,
             unchanged,
         } => {
-            let both = class.forms.changes && class.forms.invalidations;
+            if class.forms.invalidations {
+                invalidate(out, event, class, memo, last, class.forms.changes);
+            }
             if class.forms.changes {
                 let rows = (new.as_ref(), old.as_ref(), &**unchanged);
-                change(out, event, class, memo, rows, last && !both);
-            }
-            if class.forms.invalidations {
-                invalidate(out, event, class, memo, last);
+                change(out, event, class, memo, rows, last);
             }
         }
         Body::Message(message) if class.forms.broadcasts => {
@@ -127,7 +132,7 @@ pub fn encode_event_into(
         }
         Body::Message(_) => {}
         // There is no row to send: whoever asked for changes is told at least that there was one.
-        Body::Invalidate => invalidate(out, event, class, memo, last),
+        Body::Invalidate => invalidate(out, event, class, memo, last, false),
     }
 }
 
@@ -178,7 +183,7 @@ fn change(
     object(json, new, class.view.new, unchanged);
     json.extend_from_slice(br#","old":"#);
     object(json, old, class.view.old, &[]);
-    memo.write_place(json, event, class);
+    memo.write_place(json, event, event.cursor, class);
     // A column of which nothing is shown does not say either whether it changed.
     let silent = |name: &str| {
         let of = masked.and_then(|masked| masked.masks.of(name));
@@ -242,25 +247,33 @@ fn say(
         json.extend_from_slice(br#","organizationId":"#);
         string(json, organization.as_str());
     }
-    memo.write_place(json, event, class);
+    memo.write_place(json, event, event.cursor, class);
     end(json, last);
     frame.finish();
 }
 
+/// Whoever has lost the line between the frames of one event must hear all of it: only the last frame has its
+/// position, those before it that before the event. So an invalidation may be told twice, and a row never is.
 fn invalidate(
     out: &mut Vec<u8>,
     event: &RoutedEvent,
     class: &EventClass<'_>,
     memo: &mut EventMemo,
     last: bool,
+    row_follows: bool,
 ) {
+    let before = event.cursor.just_before();
     // Who shows the record under its old key has to learn that it is gone.
     if let Some(old) = &event.old_record_id {
         let gone = (Operation::Delete, Some(&**old));
-        invalidate_one(out, event, class, memo, gone, false);
+        invalidate_one(out, event, class, memo, gone, (before, false));
     }
     let now = (event.op, event.record_id.as_deref());
-    invalidate_one(out, event, class, memo, now, last);
+    let place = match row_follows {
+        true => (before, false),
+        false => (event.cursor, last),
+    };
+    invalidate_one(out, event, class, memo, now, place);
 }
 
 fn invalidate_one(
@@ -269,7 +282,7 @@ fn invalidate_one(
     class: &EventClass<'_>,
     memo: &mut EventMemo,
     (op, record_id): (Operation, Option<&str>),
-    last: bool,
+    (cursor, last): (Cursor, bool),
 ) {
     let mut frame = FrameWriter::begin(out);
     let json = frame.payload();
@@ -288,7 +301,7 @@ fn invalidate_one(
     }
     json.extend_from_slice(br#","schema":"#);
     string(json, &event.table.schema);
-    memo.write_place(json, event, class);
+    memo.write_place(json, event, cursor, class);
     end(json, last);
     frame.finish();
 }
@@ -508,38 +521,56 @@ mod tests {
         assert!(texts[0].ends_with(r#""unchanged":["body"]}"#));
     }
 
+    const BOTH: EventClass<'static> = EventClass {
+        forms: Forms {
+            changes: true,
+            invalidations: true,
+            broadcasts: true,
+        },
+        ..CLASS
+    };
+    /// Where an event is told that another frame of the same event follows.
+    const BEFORE: &str = r#""cursor":"00000001-16b-1""#;
+
     #[test]
-    fn both_forms_are_two_frames_and_the_second_is_the_last() {
+    fn of_both_forms_the_row_is_the_last() {
         let body = Body::Change {
             new: Some(row(&[("id", "1")])),
             old: None,
             unchanged: Arc::new([]),
         };
-        let class = EventClass {
-            forms: Forms {
-                changes: true,
-                invalidations: true,
-                broadcasts: true,
-            },
-            ..CLASS
-        };
-        let texts = texts(&event(Operation::Insert, body), &class);
-        assert!(!texts[0].contains("last"));
-        assert_eq!(
-            texts[1],
-            format!(
-                r#"{{"type":"invalidate","table":"materials","eventType":"INSERT","recordId":"mat_123","organizationId":"org_123","schema":"public",{PLACE},"last":true}}"#
-            )
-        );
+        let mut event = event(Operation::Insert, body);
+        let first = texts(&event, &BOTH);
+        assert!(first[0].starts_with(r#"{"type":"invalidate","table":"materials""#));
+        assert!(first[0].contains(BEFORE) && !first[0].contains("last"));
+        assert!(first[1].starts_with(r#"{"type":"postgres_changes""#));
+        assert!(first[1].contains(PLACE) && first[1].ends_with(r#","last":true}"#));
+        assert_eq!(first.len(), 2);
+        // Before the first event of a transaction is behind everything of the one before it.
+        event.cursor.index = 0;
+        assert!(texts(&event, &BOTH)[0].contains(r#""cursor":"00000001-16a-z""#));
     }
 
     #[test]
     fn an_update_of_the_key_invalidates_both_records() {
         let mut moved = event(Operation::Update, Body::Invalidate);
         moved.old_record_id = Some("mat_1".into());
-        let texts = texts(&moved, &CLASS);
-        assert!(texts[0].contains(r#""eventType":"DELETE","recordId":"mat_1""#));
-        assert!(texts[1].contains(r#""eventType":"UPDATE","recordId":"mat_123""#));
+        for class in [CLASS, BOTH] {
+            let texts = texts(&moved, &class);
+            assert!(texts[0].contains(r#""eventType":"DELETE","recordId":"mat_1""#));
+            assert!(texts[0].contains(BEFORE) && !texts[0].contains("last"));
+            assert!(texts[1].contains(r#""eventType":"UPDATE","recordId":"mat_123""#));
+            assert!(texts[1].contains(PLACE) && texts[1].ends_with(r#","last":true}"#));
+            assert_eq!(texts.len(), 2);
+        }
+        moved.body = Body::Change {
+            new: Some(row(&[("id", r#""mat_123""#)])),
+            old: Some(row(&[("id", r#""mat_1""#)])),
+            unchanged: Arc::new([]),
+        };
+        let texts = texts(&moved, &BOTH);
+        assert!(texts[..2].iter().all(|text| text.contains(BEFORE)));
+        assert!(texts[2].contains(PLACE) && texts.len() == 3);
     }
 
     #[test]
