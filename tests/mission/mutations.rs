@@ -155,6 +155,11 @@ async fn g20_whoever_tells_or_has_nothing_to_tell_is_not_warned_of() {
             "INSERT INTO app.notes DEFAULT VALUES; PERFORM rowcast.broadcast('org_1', 'noted');",
         ),
         (
+            // Others of the same session wrote what this one reads.
+            "looks_first",
+            "PERFORM count(*) FROM app.notes; INSERT INTO app.tasks VALUES (4, 'org_1');",
+        ),
+        (
             "tells_nobody",
             "INSERT INTO app.notes DEFAULT VALUES; PERFORM rowcast.tell_nobody();",
         ),
@@ -188,6 +193,7 @@ async fn g20_whoever_tells_or_has_nothing_to_tell_is_not_warned_of() {
         "finds_none",
         "takes_back",
         "temporary",
+        "looks_first",
     ];
     assert_eq!(looks(&world, "tracked").await, looked_at.len() as f64);
     assert_eq!(looks(&world, "unknown").await, 0.0);

@@ -32,7 +32,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The server is to give up a little before we do, so that the connection lives on.
 const MARGIN: Duration = Duration::from_millis(100);
 /// Longest look at what was told to nobody.
-const LOOK: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_millis(500);
 
 /// The role is the transaction's own from here on, as with SET LOCAL ROLE.
 const BECOME: &str = "SELECT set_config('statement_timeout', $1, true), set_config('request.jwt.claims', $2, true), \
