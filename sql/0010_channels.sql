@@ -241,10 +241,11 @@ END $$;
 
 -- Sending -------------------------------------------------------------------------------------------------
 
--- The first characters of a message are how the service knows it from one about rows.
+-- The first characters of a message are how the service knows it from one about rows. The mark, which ends with the
+-- transaction, is how it knows that a handler told somebody.
 CREATE OR REPLACE FUNCTION rowcast.say(kind text, fields text) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT pg_logical_emit_message(true, 'rowcast', '{"v":1,"say":"' || $1 || '"' || $2 || '}')
+    SELECT pg_logical_emit_message(true, 'rowcast', '{"v":1,"say":"' || $1 || '"' || $2 || '}'), set_config('rowcast.told', $1, true)
 $$;
 
 CREATE OR REPLACE FUNCTION rowcast.broadcast(

@@ -13,6 +13,7 @@ mod handlers;
 mod keys;
 mod limits;
 mod masks;
+mod mutations;
 mod presence;
 mod presence_rights;
 mod protocol;

@@ -2,10 +2,12 @@
 //! a transaction of its own, as the caller's role and with his claims, so that row level security holds.
 //!
 //! The role and the claims are set and seen to be set before the function is called. Statements have no name, so
-//! a pooler that hands out connections by transaction may stand between.
+//! a pooler that hands out connections by transaction may stand between. What a handler changes and tells nobody is
+//! looked for before its transaction ends, and harms neither the transaction nor its time.
 
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rowcast_model::{Caller, FunctionName, Method, Question};
 use serde_json::value::RawValue;
 use tokio_postgres::{
@@ -20,6 +22,7 @@ use crate::{
     meaning::meaning,
     metrics::Metrics,
     pool::{Lease, Pool},
+    untold::{self, Key, Looks},
 };
 
 /// Failures in a row after which the database is left alone.
@@ -28,11 +31,13 @@ const FAILURES: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(1);
 /// The server is to give up a little before we do, so that the connection lives on.
 const MARGIN: Duration = Duration::from_millis(100);
+/// Longest look at what was told to nobody.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// The role is the transaction's own from here on, as with SET LOCAL ROLE.
 const BECOME: &str = "SELECT set_config('statement_timeout', $1, true), set_config('request.jwt.claims', $2, true), \
     set_config('rowcast.user_id', $3, true), set_config('rowcast.organization_id', $4, true), \
-    set_config('rowcast.organization', $4, true), \
+    set_config('rowcast.organization', $4, true), set_config('rowcast.told', '', true), \
     set_config('role', $5, true)";
 
 /// Calls functions.
@@ -41,6 +46,25 @@ pub(crate) struct Functions {
     answer_bytes: usize,
     pool: Pool,
     line: Line,
+    looks: Mutex<Looks>,
+    metrics: Metrics,
+}
+
+/// One call.
+struct Call<'c> {
+    name: &'c FunctionName,
+    role: &'c str,
+    texts: &'c Texts<'c>,
+    /// For a handler that may write.
+    handler: Option<&'c Key>,
+    until: Instant,
+}
+
+/// What came of it.
+struct Called {
+    answer: Box<RawValue>,
+    /// Tables that it changed, of which nobody is told.
+    untold: Vec<String>,
 }
 
 impl Functions {
@@ -57,6 +81,8 @@ impl Functions {
             ),
             config,
             answer_bytes,
+            looks: Mutex::default(),
+            metrics: metrics.clone(),
         }
     }
 
@@ -71,11 +97,26 @@ impl Functions {
     ) -> Result<Box<RawValue>, Trouble> {
         let role = self.role(&question.caller)?;
         let texts = Texts::of(question)?;
+        let definition = question.definition.clone();
+        let handler = definition.map(|definition| (definition, name.clone()));
+        let call = |until| Call {
+            name,
+            role: &role,
+            texts: &texts,
+            handler: handler.as_ref(),
+            until,
+        };
         // Boxed: this holds many futures of the client.
-        let asked = self
-            .line
-            .ask(|until| Box::pin(self.run(name, &role, &texts, until)));
-        asked.await
+        let asked = self.line.ask(|until| Box::pin(self.run(call(until))));
+        let called = asked.await?;
+        if let Some(handler) = &handler
+            && !called.untold.is_empty()
+            && self.looks.lock().warn(handler, Instant::now())
+        {
+            self.metrics.looked("warned");
+            tracing::warn!("{}", untold::warning(handler, &called.untold));
+        }
+        Ok(called.answer)
     }
 
     /// The role of the database that the caller acts as.
@@ -96,13 +137,7 @@ impl Functions {
         })
     }
 
-    async fn run(
-        &self,
-        name: &FunctionName,
-        role: &str,
-        texts: &Texts<'_>,
-        until: Instant,
-    ) -> Result<Box<RawValue>, Trouble> {
+    async fn run(&self, call: Call<'_>) -> Result<Called, Trouble> {
         let mut lease = self.lease(self.pool.lease()).await?;
         if lease.client.batch_execute("BEGIN").await.is_err() {
             // It may have died while nobody used it.
@@ -113,9 +148,7 @@ impl Functions {
             let begun = lease.client.batch_execute("BEGIN").await;
             begun.map_err(|error| self.trouble(&error))?;
         }
-        let answer = self
-            .in_transaction(&lease.client, name, role, texts, until)
-            .await;
+        let answer = self.in_transaction(&lease.client, &call).await;
         let end = if answer.is_ok() { "COMMIT" } else { "ROLLBACK" };
         let ended = lease.client.batch_execute(end).await;
         match (answer, ended) {
@@ -138,15 +171,11 @@ impl Functions {
             .map_err(|error| Trouble::Gone("database", error.to_string()))
     }
 
-    async fn in_transaction(
-        &self,
-        client: &Client,
-        name: &FunctionName,
-        role: &str,
-        texts: &Texts<'_>,
-        until: Instant,
-    ) -> Result<Box<RawValue>, Trouble> {
-        let left = until.saturating_duration_since(Instant::now());
+    async fn in_transaction(&self, client: &Client, call: &Call<'_>) -> Result<Called, Trouble> {
+        let Call {
+            name, role, texts, ..
+        } = call;
+        let left = call.until.saturating_duration_since(Instant::now());
         let timeout = left.saturating_sub(MARGIN).as_millis().max(1).to_string();
         let (claims, user, organization) = (texts.claims, texts.user, texts.organization);
         let settings: [&(dyn ToSql + Sync); 5] = [&timeout, &claims, &user, &organization, &role];
@@ -159,10 +188,10 @@ impl Functions {
             let words = format!("the database did not take the role {role}");
             return Err(Trouble::Broken("no_role", words));
         }
-        let most = self.answer_bytes;
+        let (most, silent) = (self.answer_bytes, untold::SILENT);
         // The fence keeps the planner from calling it twice.
-        let call = format!(
-            "SELECT CASE WHEN octet_length(a) <= {most} THEN a END, a IS NULL, octet_length(a) FROM \
+        let statement = format!(
+            "SELECT CASE WHEN octet_length(a) <= {most} THEN a END, a IS NULL, {silent} FROM \
              (SELECT {name}($1::text::jsonb, $2::text, $3::text::jsonb, $4::text::jsonb)::jsonb::text AS a OFFSET 0) AS answer"
         );
         let values: [&(dyn ToSql + Sync); 4] = [
@@ -171,17 +200,64 @@ impl Functions {
             &texts.arguments,
             &texts.caller,
         ];
-        let row = self.query(client, &call, &values).await?;
+        let row = self.query(client, &statement, &values).await?;
         let row = row.ok_or_else(|| Trouble::Broken("answer", "no row".into()))?;
         let text: Option<String> = row.try_get(0).map_err(|error| self.trouble(&error))?;
-        match (text, row.try_get(1)) {
+        let answer = match (text, row.try_get(1)) {
             (Some(text), _) => RawValue::from_string(text)
-                .map_err(|_| Trouble::Broken("answer", "it is not JSON".into())),
-            (None, Ok(true)) => Ok(RawValue::NULL.to_owned()),
-            _ => Err(Trouble::Broken(
-                "answer",
-                format!("it is longer than {most} bytes"),
-            )),
+                .map_err(|_| Trouble::Broken("answer", "it is not JSON".into()))?,
+            (None, Ok(true)) => RawValue::NULL.to_owned(),
+            _ => {
+                let words = format!("it is longer than {most} bytes");
+                return Err(Trouble::Broken("answer", words));
+            }
+        };
+        let look = match call.handler {
+            Some(handler) if row.try_get(2).unwrap_or(false) => {
+                self.looks.lock().take(handler, Instant::now())
+            }
+            _ => false,
+        };
+        let untold = if look {
+            self.look(client, call.until).await?
+        } else {
+            Vec::new()
+        };
+        Ok(Called { answer, untold })
+    }
+
+    /// The tables that were changed and of which nobody is told. Whatever comes of the look is taken back, and it
+    /// has a short time of its own, so that the handler's transaction goes on as if nobody had looked.
+    async fn look(&self, client: &Client, until: Instant) -> Result<Vec<String>, Trouble> {
+        let left = until.saturating_duration_since(Instant::now());
+        let most = (left / 4).min(LOOK).as_millis().max(1);
+        let begin = format!(
+            "SAVEPOINT rowcast_look; SET LOCAL statement_timeout = {most}; SET LOCAL search_path = pg_catalog, pg_temp"
+        );
+        let begun = client.batch_execute(&begin).await;
+        begun.map_err(|error| self.trouble(&error))?;
+        let found = client.query_typed(untold::UNTOLD, &[]).await;
+        let taken_back = client
+            .batch_execute("ROLLBACK TO SAVEPOINT rowcast_look")
+            .await;
+        taken_back.map_err(|error| self.trouble(&error))?;
+        let tables = found.and_then(|rows| {
+            let names = rows.iter().map(|row| row.try_get(0));
+            names.collect::<Result<Vec<String>, Error>>()
+        });
+        match tables {
+            Ok(tables) => {
+                if tables.is_empty() {
+                    self.metrics.looked("tracked");
+                }
+                Ok(tables)
+            }
+            Err(error) => {
+                self.metrics.looked("unknown");
+                let error = self.config.database.explain(&error);
+                tracing::debug!("what a handler changed cannot be looked at: {error}");
+                Ok(Vec::new())
+            }
         }
     }
 

@@ -16,6 +16,7 @@ mod meaning;
 mod metrics;
 mod pool;
 mod signature;
+mod untold;
 mod webhook;
 
 use std::{

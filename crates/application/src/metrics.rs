@@ -31,12 +31,18 @@ struct Name {
     name: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Look {
+    outcome: &'static str,
+}
+
 /// The metrics.
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     asked: Family<Outcome, Counter>,
     seconds: Family<Kind, Histogram>,
     circuits: Family<Name, Gauge>,
+    looks: Family<Look, Counter>,
     /// Bytes of questions that wait or are under way.
     pub questions: Gauge,
 }
@@ -50,6 +56,7 @@ impl Metrics {
                 Histogram::new(exponential_buckets(0.001, 2.0, 15))
             }),
             circuits: Family::default(),
+            looks: Family::default(),
             questions: Gauge::default(),
         };
         registry.register(
@@ -67,6 +74,11 @@ impl Metrics {
             "application_circuit_open",
             "1: it failed too often and is not asked for a while",
             metrics.circuits.clone(),
+        );
+        registry.register(
+            "application_untold",
+            "Looks at handlers that wrote and called no verb, by outcome",
+            metrics.looks.clone(),
         );
         registry.register_with_unit(
             "application_waiting",
@@ -93,6 +105,11 @@ impl Metrics {
         self.seconds
             .get_or_create(&Kind { handler })
             .observe(time.as_secs_f64());
+    }
+
+    /// What a look at a handler that told nobody came to.
+    pub fn looked(&self, outcome: &'static str) {
+        self.looks.get_or_create(&Look { outcome }).inc();
     }
 
     /// Names are those of the configuration, so there are few.

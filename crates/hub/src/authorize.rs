@@ -433,6 +433,7 @@ impl State {
         Ok(Question {
             asking: Asking::Authorize,
             handler: by.handler.clone().ok_or_else(unasked)?,
+            definition: None,
             channel: name.clone(),
             arguments,
             input: input.map_err(|_| unasked())?,

@@ -240,6 +240,7 @@ impl State {
         Some(Question {
             asking: Asking::Event,
             handler: handler.clone(),
+            definition: Some(rule.definition()),
             channel: news.channel.clone(),
             arguments: self.arguments(rule, &news.channel),
             input: RawValue::from_string(input).ok()?,

@@ -108,6 +108,21 @@ impl fmt::Display for Handler {
     }
 }
 
+/// What a handler that may write was defined for; it is named by this to the operator.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Definition {
+    /// On which channels.
+    pub pattern: Arc<str>,
+    /// The event's name.
+    pub event: Arc<str>,
+}
+
+impl fmt::Display for Definition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the event {} on {}", self.event, self.pattern)
+    }
+}
+
 /// What a question is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -201,6 +216,8 @@ pub struct Question {
     pub asking: Asking,
     /// Who answers.
     pub handler: Handler,
+    /// What for, when the handler may write: he has to tell who follows what he writes.
+    pub definition: Option<Definition>,
     /// The channel.
     pub channel: Arc<str>,
     /// The values of the parameters of the channel's pattern.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Handler, InputSchema, Pattern, Role};
+use crate::{Definition, Handler, InputSchema, Pattern, Role};
 
 /// Longest data of a client event in bytes of its JSON text, when the rule does not say.
 pub const CLIENT_EVENT_BYTES: usize = 16 * 1024;
@@ -69,6 +69,16 @@ pub struct ClientEventRule {
     pub throttle: Option<ThrottleRule>,
     /// How many.
     pub rate: Option<RateRule>,
+}
+
+impl ClientEventRule {
+    /// What its handler was defined for.
+    pub fn definition(&self) -> Definition {
+        Definition {
+            pattern: self.pattern.text().clone(),
+            event: self.event.clone(),
+        }
+    }
 }
 
 /// A change of such a rule, in log order.

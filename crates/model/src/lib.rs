@@ -30,8 +30,8 @@ mod routed;
 mod source;
 
 pub use application::{
-    AskError, Asking, Caller, Claims, FunctionName, FunctionNameError, Handler, MAX_CODE_BYTES,
-    MAX_SENTENCE_BYTES, Method, Question, Refusal,
+    AskError, Asking, Caller, Claims, Definition, FunctionName, FunctionNameError, Handler,
+    MAX_CODE_BYTES, MAX_SENTENCE_BYTES, Method, Question, Refusal,
 };
 pub use channel_rule::{
     Admits, ArgumentError, Arguments, Authorizer, ChannelChange, ChannelRule, NamespaceChange,

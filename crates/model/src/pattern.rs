@@ -87,6 +87,11 @@ impl Pattern {
         &self.text
     }
 
+    /// The same, shared.
+    pub fn text(&self) -> &Arc<str> {
+        &self.text
+    }
+
     /// The names of its parameters, in order.
     pub fn parameters(&self) -> impl Iterator<Item = &Arc<str>> {
         self.parts.iter().filter_map(|part| match part {

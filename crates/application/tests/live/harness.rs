@@ -9,7 +9,9 @@ use std::{
 use prometheus_client::{encoding::text::encode, registry::Registry};
 use rowcast_application::{Application, ApplicationConfig, FunctionsConfig, WebhookConfig};
 use rowcast_embedded::{Cluster, Options};
-use rowcast_model::{AskError, Asking, Caller, Claims, Handler, Method, Question, Role};
+use rowcast_model::{
+    AskError, Asking, Caller, Claims, Definition, Handler, Method, Question, Role,
+};
 use rowcast_source::ConnInfo;
 use serde_json::{Map, Value, json, value::RawValue};
 
@@ -164,6 +166,10 @@ pub fn question(handler: Handler, caller: Caller, input: Value) -> Question {
     Question {
         asking: Asking::Event,
         handler,
+        definition: Some(Definition {
+            pattern: "room:{roomId}".into(),
+            event: "act".into(),
+        }),
         channel: "room:42".into(),
         arguments,
         input: RawValue::from_string(input.to_string()).unwrap(),

@@ -150,6 +150,7 @@ fn question(job: &Job, handler: &Handler) -> Option<Question> {
     Some(Question {
         asking: Asking::Event,
         handler: handler.clone(),
+        definition: Some(job.sending.rule.definition()),
         channel: channel.clone(),
         arguments: job.sending.arguments.clone(),
         input: RawValue::from_string(input.to_owned()).ok()?,
