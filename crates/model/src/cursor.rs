@@ -96,6 +96,21 @@ impl Cursor {
         })
     }
 
+    /// A position behind every other event before this one.
+    pub fn just_before(&self) -> Cursor {
+        let first = match self.is_direct() {
+            true => self.index.is_multiple_of(DIRECT_EVENTS),
+            false => self.index == 0,
+        };
+        match first {
+            true => Cursor::after_commit(self.epoch, Lsn(self.commit_lsn.0.saturating_sub(1))),
+            false => Cursor {
+                index: self.index - 1,
+                ..*self
+            },
+        }
+    }
+
     /// The position in the log that a client with this cursor has seen. What another process sent directly is
     /// not known here, and not to be compared with what this one sends.
     pub fn for_process(&self, process: u16) -> Cursor {
@@ -238,6 +253,8 @@ mod tests {
         while let Some(next) = last.next_direct(7) {
             assert_eq!(last.compare(&next), Some(Ordering::Less));
             assert!(next.is_direct() && next.for_process(7) == next);
+            assert_ne!(next.just_before().compare(&last), Some(Ordering::Less));
+            assert_eq!(next.just_before().compare(&next), Some(Ordering::Less));
             if count % 100_000 == 0 {
                 assert_eq!(next.for_process(8), committed);
             }
