@@ -419,6 +419,14 @@ async fn q07_q27_failures_have_a_code_and_no_secret() {
         ),
         ("a row that is none", "invalid_row null a row of materials"),
         (
+            "a row of another organization",
+            "invalid_row null a row of orders is of another",
+        ),
+        (
+            "a row that moves",
+            "invalid_row null a row of orders is of another",
+        ),
+        (
             "a role beside the rule",
             "invalid_option null the rule of claims",
         ),

@@ -64,6 +64,10 @@ await fails("an option that is none", () => loose["broadcast"]?.("x", {}, "org_1
 await fails("a table that is none", () => loose["insert"]?.("guarded", { id: 1 }, "org_1"));
 await fails("a row without its key", () => loose["insert"]?.("materials", { title: "x" }, "org_1"));
 await fails("a row that is none", () => loose["delete"]?.("materials", undefined, "org_1"));
+await fails("a row of another organization", () => realtime.insert("orders", { id: 1, organization_id: "org_2" }, "org_1"));
+await fails("a row that moves", () =>
+  realtime.update("orders", { id: 1, organization_id: "org_1" }, { id: 1, organization_id: "org_2" }, "org_1"),
+);
 await fails("a role beside the rule", () => loose["insert"]?.("claims", { id: 1 }, "org_1", { targetRoles: ["stranger"] }));
 await fails("a row without its user", () => realtime.delete("notifications", { id: 1 }, "org_1"));
 await fails("a row of two users", () =>

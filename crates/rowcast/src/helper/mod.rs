@@ -41,6 +41,8 @@ pub struct Table {
     pub rows: bool,
     /// Every member may see it; otherwise policies of the database say who.
     pub open: bool,
+    /// The column with the organization, where it is one of its own.
+    pub organization: Option<String>,
     /// The operations that are told from the log.
     pub operations: Vec<String>,
     /// Roles of which one is needed; empty: every member.

@@ -226,7 +226,12 @@ fn rules(out: &mut Text, tables: &[(String, &Table)]) {
             let roles = literals(&table.roles, ", ");
             out.line(&format!("    roles: [{roles}],"));
         }
-        for (field, column) in [("user", &table.user), ("owner", &table.owner)] {
+        let named = [
+            ("organization", &table.organization),
+            ("user", &table.user),
+            ("owner", &table.owner),
+        ];
+        for (field, column) in named {
             if let Some(column) = column {
                 out.line(&format!("    {field}: {},", literal(column)));
             }

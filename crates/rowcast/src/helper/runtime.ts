@@ -175,6 +175,7 @@ interface Rule {
   readonly key: readonly string[];
   readonly columns: readonly (readonly [string, Encode])[];
   readonly roles?: readonly string[];
+  readonly organization?: string;
   readonly user?: string;
   readonly owner?: string;
   readonly masks?: Readonly<Record<string, Mask>>;
@@ -267,6 +268,11 @@ function change(
   const both = Object.values(rows);
   for (const row of both) {
     if (typeof row !== "object" || row === null) throw new RealtimeError("invalid_row", `a row of ${table} is no object`);
+    const owner = rule.organization === undefined ? undefined : valueOf(row, rule.organization);
+    if (owner !== undefined && String(owner) !== organizationId) {
+      const message = `a row of ${table} is of another organization, says ${rule.organization}; of a row that moves, tell the one a delete and the other an insert`;
+      throw new RealtimeError("invalid_row", message);
+    }
   }
   if (rule.user !== undefined) {
     const user = unanimous(rule.user, both, options["userId"] as string | undefined);

@@ -27,6 +27,7 @@ fn table(name: &str) -> Table {
         rows: true,
         open: true,
         operations: vec!["INSERT".into()],
+        organization: Some("organization_id".into()),
         roles: Vec::new(),
         user: None,
         owner: None,
@@ -117,6 +118,7 @@ fn what_the_rule_does_not_tell_is_not_in_it() {
         r#"["id", to.plain],"#,
         r#"["title", to.plain],"#,
         r#"roles: ["member", "admin"],"#,
+        r#"organization: "organization_id","#,
         r#"user: "person","#,
         r#"owner: "person","#,
     ] {
@@ -219,6 +221,7 @@ proptest! {
                 schema: format!("s{name}").replace(char::is_control, ""),
                 name: format!("t{name}").replace(char::is_control, ""),
                 roles: vec![name.into()],
+                organization: Some(name.into()),
                 user: Some(name.into()),
                 owner: Some(name.into()),
                 ..table("")

@@ -9,7 +9,7 @@ use crate::helper::{Column, HelperError, Namespace, PgType, Schema, Table, value
 
 const TABLES: &str = "
     SELECT t.relid, n.nspname, c.relname, t.columns, t.key_columns, t.rows, t.visibility = 'organization', t.operations,
-        t.required_roles, t.user_column, t.owner_column, t.mask::text
+        t.required_roles, t.user_column, t.owner_column, t.mask::text, t.organization_column
     FROM rowcast.tables t JOIN pg_class c ON c.oid = t.relid JOIN pg_namespace n ON n.oid = c.relnamespace";
 
 const COLUMNS: &str = "
@@ -112,6 +112,7 @@ fn table_of(row: &Row, columns: Vec<Column>) -> anyhow::Result<Table> {
         roles: row.get(8),
         user: row.get(9),
         owner: row.get(10),
+        organization: row.get(12),
         masks: masks.unwrap_or_default(),
     })
 }
