@@ -36,6 +36,7 @@ own_binaries() {
 }
 
 scripts/setup.sh test
+scripts/typescript.sh >/dev/null
 if [ "${1:-}" = --matrix ]; then
   shift
   for major in $(seq "$oldest" "$newest"); do

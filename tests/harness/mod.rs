@@ -12,6 +12,7 @@ pub mod rng;
 pub mod schema;
 pub mod server;
 pub mod token;
+pub mod typescript;
 pub mod world;
 
 use std::time::{Duration, Instant};

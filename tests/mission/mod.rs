@@ -10,6 +10,7 @@ mod examples;
 mod explain;
 mod explain_matrix;
 mod handlers;
+mod helper;
 mod keys;
 mod limits;
 mod masks;

@@ -60,6 +60,9 @@ pub enum Command {
     Tail(TailArgs),
     /// Say why somebody gets an event, or gets nothing: each gate's verdict, asked of the running service.
     Explain(ExplainArgs),
+    /// Write code for servers of the application, from what is tracked and declared in the database.
+    #[command(subcommand)]
+    Generate(Generate),
     /// Make a token for development, signed with JWT_SECRET.
     Token(TokenArgs),
     /// Run everything on this machine, with an example page.
@@ -82,6 +85,24 @@ pub enum Command {
         #[arg(long, value_name = "URL")]
         url: Option<String>,
     },
+}
+
+/// What `generate` writes.
+#[derive(Debug, Subcommand)]
+pub enum Generate {
+    /// A TypeScript module with createRealtime(env): typed tables, and a method for each declared event.
+    Helper(HelperArgs),
+}
+
+/// Flags of `generate helper`.
+#[derive(Debug, Args)]
+pub struct HelperArgs {
+    /// The file, such as src/lib/realtime.ts; left out: standard output.
+    #[arg(long, value_name = "PATH")]
+    pub out: Option<PathBuf>,
+    /// Write nothing, and fail when the file is not what would be written; for CI.
+    #[arg(long, requires = "out")]
+    pub check: bool,
 }
 
 /// Flags of `serve`.

@@ -2,6 +2,7 @@
 
 pub mod demo;
 pub mod explain;
+pub mod generate;
 pub mod healthcheck;
 pub mod migrate;
 pub mod tail;

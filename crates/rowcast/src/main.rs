@@ -11,6 +11,7 @@ mod doctor;
 mod durable;
 mod files;
 mod health;
+mod helper;
 mod housekeeping;
 mod logging;
 mod memory;
@@ -32,7 +33,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 
-use cli::{Cli, Command};
+use cli::{Cli, Command, Generate};
 use config::{Config, Purpose, Sources};
 
 /// glibc's allocator keeps twice the memory for ten thousand idle sockets.
@@ -77,6 +78,7 @@ fn code_of(error: &anyhow::Error) -> Option<&'static str> {
                     .map(rowcast_embedded::EmbeddedError::code)
             })
             .or_else(|| cause.downcast_ref().map(migrations::MigrateError::code))
+            .or_else(|| cause.downcast_ref().map(helper::HelperError::code))
     })
 }
 
@@ -139,6 +141,10 @@ async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
             if !commands::explain::run(&config, args).await? {
                 return Ok(ExitCode::FAILURE);
             }
+        }
+        Command::Generate(Generate::Helper(args)) => {
+            config.check(Purpose::Database)?;
+            commands::generate::run(&config, args).await?;
         }
         Command::Serve(_) => Box::pin(service::run(config, |_| {})).await?,
         Command::Demo(args) => Box::pin(commands::demo::run(config, args)).await?,

@@ -1,0 +1,27 @@
+import { createRealtime } from "./lib/realtime.js";
+const realtime = createRealtime({ REALTIME_URL: "http://localhost", ACCESS_TOKEN: "t" });
+const claim: { id: string; organizationId: string } = { id: "1", organizationId: "org_1" };
+// Every line from here on is wrong.
+realtime.insert("claim", { id: "1" }, "org_1");
+realtime.insert("materials", { id: "1", titel: "x" }, "org_1");
+realtime.insert("materials", { title: "x" }, "org_1");
+realtime.insert("materials", { id: 1 }, "org_1");
+realtime.insert("claims", claim, "org_1");
+realtime.insert("claims", { id: 1, mood: "clam" }, "org_1");
+realtime.insert("claims", { id: 1 }, "org_1", { targetRoles: ["stranger"] });
+realtime.insert("materials", { id: "1" });
+realtime.insert("materials", { id: "1" }, "org_1", { targetRole: ["admin"] });
+realtime.insert("materials", { id: "1" }, "org_1", { maskingConfig: { titel: { type: "ssn" } } });
+realtime.insert("materials", { id: "1" }, "org_1", { maskingConfig: { title: { type: "sn" } } });
+realtime.insert("guarded", { id: 1 }, "org_1");
+realtime.update("materials", { id: "1" }, "org_1");
+realtime.update("materials", { id: "1" }, { id: "1", titel: "x" }, "org_1");
+realtime.delete("materials", {}, "org_1");
+realtime.upsert("materials", { id: "1" }, "org_1");
+realtime.extraction.startd({}, "org_1");
+realtime.extractoin.started({}, "org_1");
+realtime.extraction.started({});
+realtime.extraction.started({}, "org_1", { maskingConfig: {} });
+realtime.broadcast("extraction:startd", {}, "org_1");
+realtime.broadcast("with-dash:x", {}, "org_1");
+realtime.broadcast("processing-complete", {}, "org_1", { user: "anna" });
