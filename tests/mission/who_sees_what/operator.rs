@@ -167,6 +167,9 @@ pub async fn explains(
             }
         })
         .await;
+    let connections = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'rowcast explain' AND datname = current_database()";
+    let connections: i64 = world.sql.query_one(connections, &[]).await.unwrap().get(0);
+    assert!((1..=4).contains(&connections), "{connections}");
     let seen = seen.into_inner().unwrap();
     assert!(seen["nothing"] * 8 > all, "{seen:?}");
     seen
