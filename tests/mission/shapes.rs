@@ -226,7 +226,7 @@ async fn q30_invalidations_carry_ids_only() {
     assert_eq!(ids, [project, "7", "1", r#"["7","1"]"#]);
 }
 
-/// Both forms at once: the row first, then the invalidation, event by event.
+/// Both forms at once: the invalidation first, then the row, event by event.
 #[tokio::test]
 async fn spec_5_changes_and_invalidations_together() {
     let world = World::start().await;
@@ -247,8 +247,8 @@ async fn spec_5_changes_and_invalidations_together() {
         .iter()
         .flat_map(|kind| {
             [
-                format!("postgres_changes {kind}"),
                 format!("invalidate {kind}"),
+                format!("postgres_changes {kind}"),
             ]
         })
         .collect();

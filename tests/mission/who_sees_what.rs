@@ -67,7 +67,7 @@ fn people(rng: &mut Rng) -> Vec<Who> {
             n,
             name: format!("u{n}"),
             roles,
-            room: n % 3 == 0 && !matches!(listens, Listens::Elsewhere | Listens::Nowhere),
+            room: n.is_multiple_of(3) && !matches!(listens, Listens::Elsewhere | Listens::Nowhere),
             listens,
         }
     };

@@ -87,6 +87,60 @@ async fn promise_03_who_comes_back_gets_what_he_missed() {
     assert!(!client.seen.iter().any(|frame| frame.is("resync")));
 }
 
+/// One change may be told in several frames. Wherever the line breaks between them, each comes again to who resumes, or
+/// was there before; rows never come twice.
+#[tokio::test]
+async fn promise_03_a_line_that_breaks_inside_an_event_loses_nothing_of_it() {
+    let world = World::start().await;
+    let both = |more: Value| {
+        let mut options = json!({ "events": ["changes", "invalidations", "broadcasts"] });
+        for (name, value) in more.as_object().into_iter().flatten() {
+            options[name] = value.clone();
+        }
+        subscribe("org:org_1", options)
+    };
+    let mut client = world.member("u1", "org_1").await;
+    let subscribed = client.ask(both(json!({}))).await;
+    world
+        .exec(
+            "INSERT INTO orders SELECT n, 'org_1', n FROM generate_series(1, 2) n;
+             UPDATE orders SET id = id + 10;
+             DELETE FROM orders WHERE id = 11",
+        )
+        .await;
+    let told = |events: &[Frame]| -> Vec<String> {
+        let text = |event: &Frame| {
+            let row = (&event.json["new"], &event.json["old"]["id"]);
+            let what = (event.text_of("type"), event.event_type());
+            format!("{what:?} {row:?} {}", event.text_of("recordId"))
+        };
+        events.iter().map(text).collect()
+    };
+    let fence = world.fence("org_1").await;
+    let live = client.until_fence(fence).await;
+    let all = told(&live);
+    // Two frames for each change, and one more for each key that changed.
+    assert_eq!(all.len(), 2 * 2 + 2 * 3 + 2);
+    let mut cursors = vec![subscribed.text_of("cursor")];
+    cursors.extend(live.iter().map(|frame| frame.text_of("cursor")));
+    for (seen, cursor) in cursors.into_iter().enumerate() {
+        let (mut back, _) = log_in(&world, json!({})).await;
+        back.ask(both(json!({ "cursor": cursor }))).await;
+        let fence = world.fence("org_1").await;
+        let rest = told(&back.until_fence(fence).await);
+        let (before, expected) = all.split_at(seen);
+        let again = rest.len() - expected.len();
+        assert_eq!(rest[again..], *expected, "after {seen} frames");
+        // What comes again are invalidations of the event in the middle of which the line broke.
+        assert!(before.ends_with(&rest[..again]) && again <= 2, "{rest:#?}");
+        assert!(
+            rest[..again]
+                .iter()
+                .all(|frame| frame.contains("invalidate"))
+        );
+    }
+}
+
 #[tokio::test]
 async fn promise_03_filters_and_columns_count_for_the_past() {
     let world = World::start().await;

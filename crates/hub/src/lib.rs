@@ -10,6 +10,7 @@
 
 mod authorize;
 mod caller;
+mod cast;
 mod channels;
 mod chunk;
 mod classes;

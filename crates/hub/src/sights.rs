@@ -10,8 +10,8 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use crate::{
+    cast::Cast,
     classes::ClassId,
-    publish::Cast,
     run::Stretches,
     state::{Map, Sub},
     topics::Member,

@@ -56,17 +56,22 @@ impl Cursor {
     }
 }
 
-/// Records of the log begin at multiples of this, so there are places between them.
+/// Records of the log begin at multiples of this, so there are places between them. None is this short.
 const ALIGNMENT: u64 = 8;
+/// So many of the places behind a record are for direct events, one after the other.
+const PLACES: u64 = 5;
 /// The index of a direct event has this bit, and 11 bits below it that say of which process.
 const DIRECT: u32 = 1 << 31;
-/// Direct events of one process between two positions of the log.
+/// Direct events of one process in one place.
 const DIRECT_EVENTS: u32 = 1 << 20;
 
 /// Positions of events that no log holds: sent by the service itself, behind everything it has published.
 ///
 /// Such a position lies between two records of the log, so those of the log keep their order and their text.
 impl Cursor {
+    /// How many direct events of one process fit behind one position of the log.
+    pub const DIRECT_ROOM: u64 = PLACES * DIRECT_EVENTS as u64;
+
     /// Whether this is the position of such an event.
     pub fn is_direct(&self) -> bool {
         let between = !self.commit_lsn.0.is_multiple_of(ALIGNMENT);
@@ -76,19 +81,34 @@ impl Cursor {
     /// The first position for the next such event of the process with this number, behind `self`. `None` when
     /// `self` is in the middle of a transaction, or when there is no more room before the log moves on.
     pub fn next_direct(&self, process: u16) -> Option<Cursor> {
-        if self.is_direct() {
-            let more = !(self.index + 1).is_multiple_of(DIRECT_EVENTS);
-            return more.then_some(Cursor {
+        if self.is_direct() && !(self.index + 1).is_multiple_of(DIRECT_EVENTS) {
+            return Some(Cursor {
                 index: self.index + 1,
                 ..*self
             });
         }
-        let room = !(self.commit_lsn.0 + 1).is_multiple_of(ALIGNMENT);
-        (self.index == u32::MAX && room).then(|| Cursor {
+        let room = (1..=PLACES).contains(&((self.commit_lsn.0 + 1) % ALIGNMENT));
+        let whole = self.index == u32::MAX || self.is_direct();
+        (whole && room).then(|| Cursor {
             epoch: self.epoch,
             commit_lsn: Lsn(self.commit_lsn.0 + 1),
             index: DIRECT | u32::from(process % 2047) << 20,
         })
+    }
+
+    /// A position behind every other event before this one.
+    pub fn just_before(&self) -> Cursor {
+        let first = match self.is_direct() {
+            true => self.index.is_multiple_of(DIRECT_EVENTS),
+            false => self.index == 0,
+        };
+        match first {
+            true => Cursor::after_commit(self.epoch, Lsn(self.commit_lsn.0.saturating_sub(1))),
+            false => Cursor {
+                index: self.index - 1,
+                ..*self
+            },
+        }
     }
 
     /// The position in the log that a client with this cursor has seen. What another process sent directly is
@@ -96,15 +116,20 @@ impl Cursor {
     pub fn for_process(&self, process: u16) -> Cursor {
         let own = (self.index & !DIRECT) >> 20 == u32::from(process % 2047);
         match self.is_direct() && !own {
-            true => Cursor::after_commit(self.epoch, Lsn(self.commit_lsn.0 - 1)),
+            true => Cursor::after_commit(self.epoch, aligned(self.commit_lsn.0)),
             false => *self,
         }
     }
 
-    /// The last position before the record at `lsn`, with room behind it for direct events.
+    /// A position before the record at `lsn` and behind all before it, with room for direct events.
     pub fn before(epoch: Epoch, lsn: Lsn) -> Cursor {
-        Cursor::after_commit(epoch, Lsn(lsn.0.saturating_sub(2)))
+        Cursor::after_commit(epoch, aligned(lsn.0.saturating_sub(ALIGNMENT)))
     }
+}
+
+/// The last place before this one where a record may begin.
+fn aligned(lsn: u64) -> Lsn {
+    Lsn(lsn - lsn % ALIGNMENT)
 }
 
 impl fmt::Display for Cursor {
@@ -215,12 +240,32 @@ mod tests {
             ..committed
         };
         assert_eq!(inside.next_direct(0), None);
-        let full = Cursor {
-            commit_lsn: Lsn(801),
-            index: DIRECT | (DIRECT_EVENTS - 1),
-            ..committed
+    }
+
+    #[test]
+    fn direct_events_fill_place_after_place() {
+        let committed = Cursor::after_commit(Epoch(1), Lsn(800));
+        let next_record = Cursor {
+            index: 0,
+            ..Cursor::after_commit(Epoch(1), Lsn(824))
         };
-        assert_eq!(full.next_direct(0), None);
+        let (mut last, mut count) = (committed, 0);
+        while let Some(next) = last.next_direct(7) {
+            assert_eq!(last.compare(&next), Some(Ordering::Less));
+            assert!(next.is_direct() && next.for_process(7) == next);
+            assert_ne!(next.just_before().compare(&last), Some(Ordering::Less));
+            assert_eq!(next.just_before().compare(&next), Some(Ordering::Less));
+            if count % 100_000 == 0 {
+                assert_eq!(next.for_process(8), committed);
+            }
+            (last, count) = (next, count + 1);
+        }
+        assert_eq!(count, Cursor::DIRECT_ROOM);
+        // The log moves on without a transaction, and with one.
+        let moved = Cursor::before(Epoch(1), Lsn(824));
+        assert_eq!(last.compare(&moved), Some(Ordering::Less));
+        assert_eq!(moved.compare(&next_record), Some(Ordering::Less));
+        assert!(moved.next_direct(7).is_some());
     }
 
     #[test]

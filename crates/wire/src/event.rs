@@ -25,7 +25,7 @@ pub struct EventClass<'a> {
     pub channel: &'a str,
     /// The organization of the subscribers; names it where the event is for all organizations.
     pub organization: &'a str,
-    /// Rows, invalidations, or both (two frames, the row first); and what is not of a row, or not.
+    /// Rows, invalidations, or both (several frames, the row last); and what is not of a row, or not.
     pub forms: Forms,
     /// Only these columns.
     pub columns: Option<&'a [Arc<str>]>,
@@ -68,12 +68,18 @@ impl EventMemo {
         &self.head
     }
 
-    fn write_place(&mut self, json: &mut Vec<u8>, event: &RoutedEvent, class: &EventClass<'_>) {
+    fn write_place(
+        &mut self,
+        json: &mut Vec<u8>,
+        event: &RoutedEvent,
+        cursor: Cursor,
+        class: &EventClass<'_>,
+    ) {
         let Cursor {
             epoch,
             commit_lsn,
             index,
-        } = event.cursor;
+        } = cursor;
         if self.place.is_empty() {
             self.place.extend_from_slice(br#","channel":"#);
             string(&mut self.place, class.channel);
@@ -113,13 +119,12 @@ pub fn encode_event_into(
             old,
             unchanged,
         } => {
-            let both = class.forms.changes && class.forms.invalidations;
+            if class.forms.invalidations {
+                invalidate(out, event, class, memo, last, class.forms.changes);
+            }
             if class.forms.changes {
                 let rows = (new.as_ref(), old.as_ref(), &**unchanged);
-                change(out, event, class, memo, rows, last && !both);
-            }
-            if class.forms.invalidations {
-                invalidate(out, event, class, memo, last);
+                change(out, event, class, memo, rows, last);
             }
         }
         Body::Message(message) if class.forms.broadcasts => {
@@ -127,7 +132,7 @@ pub fn encode_event_into(
         }
         Body::Message(_) => {}
         // There is no row to send: whoever asked for changes is told at least that there was one.
-        Body::Invalidate => invalidate(out, event, class, memo, last),
+        Body::Invalidate => invalidate(out, event, class, memo, last, false),
     }
 }
 
@@ -178,7 +183,7 @@ fn change(
     object(json, new, class.view.new, unchanged);
     json.extend_from_slice(br#","old":"#);
     object(json, old, class.view.old, &[]);
-    memo.write_place(json, event, class);
+    memo.write_place(json, event, event.cursor, class);
     // A column of which nothing is shown does not say either whether it changed.
     let silent = |name: &str| {
         let of = masked.and_then(|masked| masked.masks.of(name));
@@ -242,25 +247,33 @@ fn say(
         json.extend_from_slice(br#","organizationId":"#);
         string(json, organization.as_str());
     }
-    memo.write_place(json, event, class);
+    memo.write_place(json, event, event.cursor, class);
     end(json, last);
     frame.finish();
 }
 
+/// Whoever has lost the line between the frames of one event must hear all of it: only the last frame has its
+/// position, those before it that before the event. So an invalidation may be told twice, and a row never is.
 fn invalidate(
     out: &mut Vec<u8>,
     event: &RoutedEvent,
     class: &EventClass<'_>,
     memo: &mut EventMemo,
     last: bool,
+    row_follows: bool,
 ) {
+    let before = event.cursor.just_before();
     // Who shows the record under its old key has to learn that it is gone.
     if let Some(old) = &event.old_record_id {
         let gone = (Operation::Delete, Some(&**old));
-        invalidate_one(out, event, class, memo, gone, false);
+        invalidate_one(out, event, class, memo, gone, (before, false));
     }
     let now = (event.op, event.record_id.as_deref());
-    invalidate_one(out, event, class, memo, now, last);
+    let place = match row_follows {
+        true => (before, false),
+        false => (event.cursor, last),
+    };
+    invalidate_one(out, event, class, memo, now, place);
 }
 
 fn invalidate_one(
@@ -269,7 +282,7 @@ fn invalidate_one(
     class: &EventClass<'_>,
     memo: &mut EventMemo,
     (op, record_id): (Operation, Option<&str>),
-    last: bool,
+    (cursor, last): (Cursor, bool),
 ) {
     let mut frame = FrameWriter::begin(out);
     let json = frame.payload();
@@ -288,7 +301,7 @@ fn invalidate_one(
     }
     json.extend_from_slice(br#","schema":"#);
     string(json, &event.table.schema);
-    memo.write_place(json, event, class);
+    memo.write_place(json, event, cursor, class);
     end(json, last);
     frame.finish();
 }
@@ -344,210 +357,4 @@ pub(crate) fn string(json: &mut Vec<u8>, text: &str) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use bytes::BytesMut;
-    use rowcast_model::{Audience, Cursor, Epoch, JsonRowBuilder, Kind, Lsn, TableName, Timestamp};
-
-    fn row(values: &[(&str, &str)]) -> JsonRow {
-        let columns: Arc<[ColumnMeta]> = values
-            .iter()
-            .map(|(name, _)| ColumnMeta::new((*name).into(), Kind::Text))
-            .collect();
-        let mut buffer = BytesMut::new();
-        let mut builder = JsonRowBuilder::new(columns, &mut buffer);
-        for (_, value) in values {
-            builder.column(|out| out.extend_from_slice(value.as_bytes()));
-        }
-        builder.finish()
-    }
-
-    fn event(op: Operation, body: Body) -> RoutedEvent {
-        RoutedEvent {
-            cursor: Cursor {
-                epoch: Epoch(1),
-                commit_lsn: Lsn(0x16b),
-                index: 2,
-            },
-            commit_time: Timestamp(0),
-            topic: Topic::Org("org_123".into()),
-            audience: Audience::default(),
-            table: Arc::new(TableName {
-                schema: "public".into(),
-                name: "materials".into(),
-            }),
-            op,
-            record_id: Some("mat_123".into()),
-            old_record_id: None,
-            body,
-            last: true,
-        }
-    }
-
-    const CLASS: EventClass<'static> = EventClass {
-        channel: "org:org_123",
-        organization: "org_123",
-        forms: Forms {
-            changes: true,
-            invalidations: false,
-            broadcasts: true,
-        },
-        columns: None,
-        view: View::PLAIN,
-        mark_last: true,
-    };
-
-    fn texts(event: &RoutedEvent, class: &EventClass<'_>) -> Vec<String> {
-        let frames = encode_event(event, class);
-        let mut left = &frames[..];
-        let mut texts = Vec::new();
-        while !left.is_empty() {
-            let (payload, rest) = crate::payload_of(left).unwrap();
-            texts.push(String::from_utf8(payload.to_vec()).unwrap());
-            left = rest;
-        }
-        texts
-    }
-
-    const PLACE: &str = r#""channel":"org:org_123","cursor":"00000001-16b-2","commitTimestamp":"1970-01-01T00:00:00.000Z""#;
-
-    /// MISSION Q8 to Q10.
-    #[test]
-    fn changes_have_the_documented_fields_in_order() {
-        let change = |new, old| Body::Change {
-            new,
-            old,
-            unchanged: Arc::new([]),
-        };
-        let key = row(&[("id", r#""mat_123""#)]);
-        let insert = event(Operation::Insert, change(Some(key.clone()), None));
-        assert_eq!(
-            texts(&insert, &CLASS),
-            [format!(
-                r#"{{"type":"postgres_changes","table":"materials","eventType":"INSERT","schema":"public","new":{{"id":"mat_123"}},"old":null,{PLACE},"last":true}}"#
-            )]
-        );
-        let delete = event(Operation::Delete, change(None, Some(key)));
-        assert!(texts(&delete, &CLASS)[0].contains(r#""new":null,"old":{"id":"mat_123"},"#));
-    }
-
-    #[test]
-    fn a_memo_changes_nothing() {
-        let body = || Body::Change {
-            new: Some(row(&[("id", "1")])),
-            old: None,
-            unchanged: Arc::new([]),
-        };
-        let mut memo = EventMemo::default();
-        let table = |event: RoutedEvent, name: &str| RoutedEvent {
-            table: Arc::new(TableName {
-                schema: "other".into(),
-                name: name.into(),
-            }),
-            ..event
-        };
-        let mut later = event(Operation::Update, body());
-        later.commit_time = Timestamp(1_795_254_067_123_999);
-        let at = |epoch, lsn, index| {
-            let mut event = event(Operation::Insert, body());
-            event.cursor = Cursor {
-                epoch: Epoch(epoch),
-                commit_lsn: Lsn(lsn),
-                index,
-            };
-            event
-        };
-        let events = [
-            event(Operation::Insert, body()),
-            event(Operation::Update, body()),
-            table(event(Operation::Update, body()), "a\"b"),
-            later,
-            event(Operation::Delete, Body::Invalidate),
-            at(1, 0xfff8, u32::MAX),
-            at(1, 0x10000, 0),
-            at(1, 0x10000, 16),
-            at(2, 0x10000, 16),
-        ];
-        for event in events.iter().chain(events.iter().rev()) {
-            let mut out = Vec::new();
-            encode_event_into(&mut out, event, &CLASS, &mut memo);
-            assert_eq!(out, encode_event(event, &CLASS));
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn cursors_are_written_as_they_print(epoch: u32, lsn: u64, index: u32, end: bool) {
-            let it = Cursor {
-                epoch: Epoch(epoch),
-                commit_lsn: Lsn(lsn >> (index % 64)),
-                index: if end { u32::MAX } else { index },
-            };
-            let mut out = Vec::new();
-            transaction(&mut out, it.epoch, it.commit_lsn);
-            index_in(&mut out, it.index);
-            proptest::prop_assert_eq!(String::from_utf8(out).unwrap(), it.to_string());
-        }
-    }
-
-    #[test]
-    fn column_lists_cut_rows_and_unchanged() {
-        let body = Body::Change {
-            new: Some(row(&[("id", "1"), ("title", r#""t""#), ("body", "")])),
-            old: None,
-            unchanged: Arc::new(["body".into(), "other".into()]),
-        };
-        let columns: [Arc<str>; 2] = ["title".into(), "body".into()];
-        let class = EventClass {
-            columns: Some(&columns),
-            mark_last: false,
-            ..CLASS
-        };
-        let texts = texts(&event(Operation::Update, body), &class);
-        assert!(texts[0].contains(r#""new":{"title":"t"},"old":null"#));
-        assert!(texts[0].ends_with(r#""unchanged":["body"]}"#));
-    }
-
-    #[test]
-    fn both_forms_are_two_frames_and_the_second_is_the_last() {
-        let body = Body::Change {
-            new: Some(row(&[("id", "1")])),
-            old: None,
-            unchanged: Arc::new([]),
-        };
-        let class = EventClass {
-            forms: Forms {
-                changes: true,
-                invalidations: true,
-                broadcasts: true,
-            },
-            ..CLASS
-        };
-        let texts = texts(&event(Operation::Insert, body), &class);
-        assert!(!texts[0].contains("last"));
-        assert_eq!(
-            texts[1],
-            format!(
-                r#"{{"type":"invalidate","table":"materials","eventType":"INSERT","recordId":"mat_123","organizationId":"org_123","schema":"public",{PLACE},"last":true}}"#
-            )
-        );
-    }
-
-    #[test]
-    fn an_update_of_the_key_invalidates_both_records() {
-        let mut moved = event(Operation::Update, Body::Invalidate);
-        moved.old_record_id = Some("mat_1".into());
-        let texts = texts(&moved, &CLASS);
-        assert!(texts[0].contains(r#""eventType":"DELETE","recordId":"mat_1""#));
-        assert!(texts[1].contains(r#""eventType":"UPDATE","recordId":"mat_123""#));
-    }
-
-    #[test]
-    fn what_has_no_row_reaches_subscribers_of_changes_too() {
-        let mut truncate = event(Operation::Truncate, Body::Invalidate);
-        truncate.record_id = None;
-        truncate.topic = Topic::AllOrgs;
-        let text = &texts(&truncate, &CLASS)[0];
-        assert!(text.starts_with(r#"{"type":"invalidate","table":"materials","eventType":"TRUNCATE","recordId":null,"organizationId":"org_123""#));
-    }
-}
+mod tests;

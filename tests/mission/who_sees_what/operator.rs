@@ -122,7 +122,7 @@ pub async fn explains(
     for (i, person) in people.iter().enumerate() {
         for (j, row) in rows.iter().enumerate() {
             // The one whom it is for is always asked about.
-            if (i + j) % 4 == 0 || row.reader == person.who.name {
+            if (i + j).is_multiple_of(4) || row.reader == person.who.name {
                 questions.push((person, row, question(&mut rng, person, row)));
             }
         }
@@ -138,7 +138,7 @@ pub async fn explains(
                 let table = ["secrets", "public.secrets"][n % 2];
                 let asked = json!({"user": who.name, "organization": "org_1", "channel": channel,
                     "table": table, "record": row.id.to_string(), "operation": op});
-                let answer = ask(world, &asked, n % 3 == 0).await;
+                let answer = ask(world, &asked, n.is_multiple_of(3)).await;
                 let context = || format!("{who:?} {row:?} {asked}: {answer:#}");
                 let stops = answer["stops"].as_str();
                 assert_eq!(stops, expected.err(), "{}", context());
@@ -179,7 +179,7 @@ pub async fn explains(
 pub async fn explains_the_room(world: &World, people: &[Person]) {
     for (n, Person { who, .. }) in people.iter().enumerate() {
         let asked = json!({"user": who.name, "organization": "org_1", "channel": "room:1"});
-        let answer = ask(world, &asked, n % 2 == 0).await;
+        let answer = ask(world, &asked, n.is_multiple_of(2)).await;
         let expected = match who.listens {
             Listens::Elsewhere => Some("membership"),
             Listens::Nowhere => Some("socket"),
