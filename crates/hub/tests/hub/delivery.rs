@@ -173,8 +173,8 @@ fn forms_and_columns_make_classes() {
     assert_eq!(
         anna.told(),
         [
-            "INSERT 1 on org:acme",
             "invalidate org:acme",
+            "INSERT 1 on org:acme",
             "commit org:acme"
         ]
     );

@@ -100,8 +100,8 @@ fn filters_columns_forms_and_the_middle_of_a_transaction() {
         told,
         [
             "subscribed org:acme",
-            "INSERT 52 on org:acme",
             "invalidate org:acme",
+            "INSERT 52 on org:acme",
             "commit org:acme",
             "position ",
         ]
