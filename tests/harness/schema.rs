@@ -1,10 +1,13 @@
 //! Whether an answer is what the OpenAPI document says: the part of JSON Schema that it uses.
 
+use std::sync::LazyLock;
+
 use serde_json::Value;
 
 /// Panics where an answer does not fit; statuses that the document does not list for the path do not, either.
 pub fn fits(path: &str, method: &str, status: u16, answer: &Value) {
-    let document = rowcast_gateway::openapi();
+    static DOCUMENT: LazyLock<Value> = LazyLock::new(rowcast_gateway::openapi);
+    let document = &*DOCUMENT;
     let path = path.split('?').next().unwrap_or(path);
     let operation = &document["paths"][path][method.to_ascii_lowercase()];
     assert!(operation.is_object(), "{method} {path} is not documented");
@@ -14,7 +17,7 @@ pub fn fits(path: &str, method: &str, status: u16, answer: &Value) {
         schema.is_object(),
         "{status} of {method} {path} is not documented: {answer}"
     );
-    check(&document, schema, answer, path);
+    check(document, schema, answer, path);
 }
 
 fn check(document: &Value, schema: &Value, value: &Value, place: &str) {

@@ -12,7 +12,7 @@ use crate::harness::{
 };
 
 const ACCESS: &str = "a-token-of-the-application-server";
-const GRANTS: &str = "the key of the application for its grants";
+pub(super) const GRANTS: &str = "the key of the application for its grants";
 
 /// Rooms, their members, and the number of each room's access list.
 const ROOMS: &str = r#"
@@ -45,7 +45,7 @@ const ROOMS: &str = r#"
     SELECT rowcast.define_channel('room:{roomId}', 'authorized', authorizer => 'app.may_join', ttl_seconds => 60);
 "#;
 
-async fn world(more: &str) -> World {
+pub(super) async fn world(more: &str) -> World {
     let env = [
         ("ROWCAST__APPLICATION__ROLE", "app_user"),
         ("ROWCAST__APPLICATION__GRANT_SECRET", GRANTS),

@@ -22,6 +22,7 @@ mod sending;
 mod shapes;
 mod sse;
 mod sse_answers;
+mod sse_grants;
 mod table_events;
 mod tracking;
 mod who_sees_what;

@@ -109,6 +109,7 @@ async fn sse_refusals() {
     for line in [
         "access-control-allow-origin: https://app.example.com",
         "last-event-id",
+        "rowcast-grant",
         "vary: origin",
     ] {
         assert!(head.contains(line), "{head}");

@@ -217,6 +217,11 @@ pub fn openapi() -> Value {
                 "The same; counts when both are there."
             ),
             ("X-Organization-Id", "header", "The organization."),
+            (
+                "Rowcast-Grant",
+                "header",
+                "What the application has signed about authorized channels; several with commas between them."
+            ),
         ])),
     );
     let mut broadcast = asks(

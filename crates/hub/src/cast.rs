@@ -97,18 +97,19 @@ impl Cast<'_> {
             .settle(self.classes, self.topics, self.conns, self.stage);
     }
 
-    /// Offers the event to all subscriptions of one user in its organization.
+    /// Offers the event to all subscriptions of one user to what it is about; a channel of the application that is
+    /// of the same organization is something else.
     pub(crate) fn offer_user(&mut self, slots: &[u32]) {
-        let TopicOf::Org(organization) = &self.event.topic else {
-            return;
-        };
         for slot in slots {
             let Some(conn) = self.conns.get(*slot as usize) else {
                 continue;
             };
             for id in conn.about.subs.clone() {
-                let of = self.subs.get(id as usize).and_then(Sub::organization);
-                if of == Some(organization) {
+                let of = self
+                    .subs
+                    .get(id as usize)
+                    .and_then(|sub| sub.topic.as_ref());
+                if of == Some(&self.event.topic) {
                     self.offer_sub(id);
                 }
             }

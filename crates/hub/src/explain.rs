@@ -157,7 +157,16 @@ impl State {
     fn remembered(&self, question: &Question, identity: &Identity) -> Option<RoutedEvent> {
         let fits = |event: &RoutedEvent| match &question.table {
             _ if question.operation.is_some_and(|op| op != event.op) => false,
-            None => true,
+            // What came last there, not what came last elsewhere.
+            None => match &question.channel {
+                Channel::Org(_) => true,
+                Channel::Tenant(_, table) => event.table.name == *table,
+                Channel::User(user) => match &event.topic {
+                    Topic::User(whom) => whom == user,
+                    _ => event.audience.user.as_ref() == Some(user),
+                },
+                Channel::Named(_) => matches!(&event.topic, Topic::Channel(..)),
+            },
             Some((schema, table)) => {
                 let schema = schema.as_ref();
                 event.table.name.as_ref() == table

@@ -3,7 +3,7 @@
 
 use std::cmp::Ordering;
 
-use rowcast_model::{Audience, Authorizer, Channel, Cursor, RoutedEvent, Topic};
+use rowcast_model::{Audience, Authorizer, Body, Channel, Cursor, JsonRow, RoutedEvent, Topic};
 
 use crate::{Auth, Grant, Identity, Question, may_see, state::Sub, subscribe::hears_all, view};
 
@@ -119,7 +119,7 @@ pub(crate) fn audience(event: &RoutedEvent, grant: &Grant) -> Vec<Gate> {
     let Audience {
         required_roles,
         user,
-        masked,
+        ..
     } = event.audience.clone();
     let part = |audience: Audience| may_see(&audience, grant);
     let wanted: Vec<&str> = required_roles.iter().map(|role| role.as_str()).collect();
@@ -150,30 +150,59 @@ pub(crate) fn audience(event: &RoutedEvent, grant: &Grant) -> Vec<Gate> {
             literal(&table)
         )),
     };
-    let seen = view(&event.audience, grant);
-    let columns = masked.iter().flat_map(|masked| masked.masks.columns());
-    let hidden: Vec<String> = columns
-        .enumerate()
-        .filter(|(i, _)| seen.new & 1 << i == 0)
-        .map(|(_, mask)| format!("`{}`", mask.column))
-        .collect();
+    vec![roles, user, masks(event, grant)]
+}
+
+/// Which columns come masked, in each row that the event has: the owner of the one need not be that of the other.
+fn masks(event: &RoutedEvent, grant: &Grant) -> Gate {
+    let gate = "masks";
+    let masked = event.audience.masked.as_ref();
     let news = Audience {
-        masked,
+        masked: masked.cloned(),
         ..Audience::default()
     };
-    let masks = match (part(news), hidden.is_empty()) {
-        (true, true) => Gate::yes("masks", "every column that is sent is plain for them"),
-        (true, false) => Gate::yes("masks", format!("masked for them: {}", hidden.join(", "))),
-        (false, _) => Gate::no(
-            "masks",
-            format!(
-                "nothing changed but columns that are masked for them: {}",
-                hidden.join(", ")
-            ),
-        )
-        .mend("-- a role in `show` of the mask, or being the owner, shows the column"),
+    let named = |bits: u64, row: Option<&JsonRow>| {
+        let columns = masked.iter().flat_map(|masked| masked.masks.columns());
+        let names: Vec<String> = columns
+            .enumerate()
+            .filter(|(i, mask)| {
+                bits & 1 << i != 0 && row.is_none_or(|row| row.get(&mask.column).is_some())
+            })
+            .map(|(_, mask)| format!("`{}`", mask.column))
+            .collect();
+        names.join(", ")
     };
-    vec![roles, user, masks]
+    if !may_see(&news, grant) {
+        let only = masked.and_then(|masked| masked.only).unwrap_or_default();
+        let columns = named(only, None);
+        return Gate::no(
+            gate,
+            format!("nothing changed but columns that are masked for them: {columns}"),
+        )
+        .mend("-- a role in `show` of the mask, or being the owner, shows the column");
+    }
+    let seen = view(&news, grant);
+    let (new, old) = match &event.body {
+        Body::Change { new, old, .. } => {
+            let of = |row: &Option<JsonRow>, plain: u64| {
+                row.as_ref().map(|row| named(!plain, Some(row)))
+            };
+            (of(new, seen.new), of(old, seen.old))
+        }
+        // No row is known: that of one who writes it now, or takes it away.
+        _ => (Some(named(!seen.new, None)), None),
+    };
+    let says = match (new, old.filter(|old| !old.is_empty())) {
+        (Some(new), Some(old)) if new == old => format!("masked for them: {new}"),
+        (Some(new), Some(old)) if new.is_empty() => {
+            format!("masked for them in the row before: {old}")
+        }
+        (Some(new), Some(old)) => format!("masked for them: {new}; in the row before: {old}"),
+        (Some(some), None) if !some.is_empty() => format!("masked for them: {some}"),
+        (None, Some(old)) => format!("masked for them: {old}"),
+        _ => "every column that is sent is plain for them".to_owned(),
+    };
+    Gate::yes(gate, says)
 }
 
 /// What the application has said about somebody; it is not asked now.

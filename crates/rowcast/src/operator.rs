@@ -1,9 +1,13 @@
-//! What an operator asks of the database and does in it. Owns the statements, and the gates that stand in the
-//! database: whether a table is tracked and published, and where a row of it belongs.
+//! What an operator asks of the database and does in it. Owns the statements, the connections for them, and the gates
+//! that stand in the database: whether a table is tracked and published, and where a row of it belongs.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::{FutureExt, future::BoxFuture};
+use parking_lot::Mutex;
 use rowcast_gateway::{
     DurableError,
     admin::{Operator, Revoke, RowAnswer, RowQuestion},
@@ -13,7 +17,7 @@ use rowcast_model::{Cursor, Operation, RoutedEvent, UserId};
 use rowcast_routing::{Standing, TableRule, would_tell};
 use rowcast_source::ConnInfo;
 use serde::Deserialize;
-use tokio_postgres::{SimpleQueryMessage, types::Type};
+use tokio_postgres::{Client, SimpleQueryMessage, types::Type};
 
 use crate::durable::DurableBroadcasts;
 
@@ -21,6 +25,12 @@ use crate::durable::DurableBroadcasts;
 const PATIENCE: Duration = Duration::from_secs(8);
 /// Questions at a time; each has a connection of its own.
 const AT_A_TIME: usize = 4;
+/// A connection waits so long for the next question: whoever asks, asks more than once, and what a new connection
+/// has to learn first costs many times the question.
+const KEPT: Duration = Duration::from_secs(10);
+
+/// A transaction, so that nothing of it stays with a connection that a pooler gives to others.
+const BEGIN: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '4s'; SET LOCAL lock_timeout = '1s'; SET LOCAL datestyle = ISO";
 
 const REVOKE: &str = "
     WITH done AS MATERIALIZED (SELECT rowcast.revoke($1, $2, $3, $4))
@@ -33,6 +43,15 @@ pub struct DatabaseOperator {
     sql: ConnInfo,
     durable: Arc<DurableBroadcasts>,
     room: tokio::sync::Semaphore,
+    idle: Arc<Mutex<Idle>>,
+}
+
+/// Connections that nobody uses at the moment.
+#[derive(Default)]
+struct Idle {
+    clients: Vec<(Instant, Client)>,
+    /// Somebody closes them in time.
+    watched: bool,
 }
 
 /// What `rowcast.explain_row` answers.
@@ -63,15 +82,53 @@ impl DatabaseOperator {
             sql,
             durable,
             room: tokio::sync::Semaphore::new(AT_A_TIME),
+            idle: Arc::default(),
         }
+    }
+
+    /// A connection in a transaction; of those that are kept, one that still answers.
+    async fn begin(&self) -> anyhow::Result<Client> {
+        loop {
+            let kept = self.idle.lock().clients.pop();
+            let Some((_, client)) = kept else {
+                break;
+            };
+            if client.batch_execute(BEGIN).await.is_ok() {
+                return Ok(client);
+            }
+        }
+        let client = self.sql.connect("rowcast explain").await?;
+        client.batch_execute(BEGIN).await?;
+        Ok(client)
+    }
+
+    /// Keeps a connection for a while.
+    fn keep(&self, client: Client) {
+        let mut idle = self.idle.lock();
+        idle.clients.push((Instant::now(), client));
+        if std::mem::replace(&mut idle.watched, true) {
+            return;
+        }
+        let kept = Arc::downgrade(&self.idle);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(KEPT).await;
+                let Some(idle) = kept.upgrade() else {
+                    return;
+                };
+                let mut idle = idle.lock();
+                idle.clients.retain(|(since, _)| since.elapsed() < KEPT);
+                idle.watched = !idle.clients.is_empty();
+                if !idle.watched {
+                    return;
+                }
+            }
+        });
     }
 
     async fn ask(&self, which: &RowQuestion) -> anyhow::Result<(Known, Option<TableRule>)> {
         let _room = self.room.acquire().await?;
-        let client = self.sql.connect("rowcast explain").await?;
-        client
-            .batch_execute("SET statement_timeout = '4s'; SET lock_timeout = '1s'; SET default_transaction_read_only = on; SET datestyle = ISO")
-            .await?;
+        let client = self.begin().await?;
         let values: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] = [
             (&which.schema, Type::TEXT),
             (&which.table, Type::TEXT),
@@ -96,6 +153,9 @@ impl DatabaseOperator {
                 })
             }
         };
+        if client.batch_execute("COMMIT").await.is_ok() {
+            self.keep(client);
+        }
         Ok((known, rule))
     }
 

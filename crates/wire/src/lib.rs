@@ -21,8 +21,8 @@ mod time;
 pub use asyncapi::asyncapi;
 pub use client::{
     Auth, ClientBroadcast, ClientEvent, ClientFrame, ClientPresence, Columns, Follow, Forms,
-    FrameError, Limits, MAX_LISTED, MAX_REF_BYTES, Mode, PresenceAction, Subscribe, TableSelection,
-    deeper_than, is_sound, parse,
+    FrameError, GrantText, Limits, MAX_LISTED, MAX_REF_BYTES, Mode, PresenceAction, Subscribe,
+    TableSelection, deeper_than, is_sound, parse,
 };
 pub use codes::{CloseCode, ErrorCode};
 pub use cursor_list::CursorList;

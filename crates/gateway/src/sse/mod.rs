@@ -5,6 +5,7 @@
 //! answer; who may is subscribed first, so that the answer begins when all channels have said yes, and then
 //! the connection is his ([`Takeover`]).
 
+mod grants;
 mod query;
 mod refusal;
 mod sink;
@@ -110,7 +111,7 @@ fn cors(shared: &Shared, headers: &HeaderMap) -> Vec<(header::HeaderName, Header
 }
 
 fn preflight() -> Response {
-    let allowed = "authorization, last-event-id, x-organization-id, cache-control";
+    let allowed = "authorization, last-event-id, x-organization-id, rowcast-grant, cache-control";
     let headers = [
         (header::ACCESS_CONTROL_ALLOW_METHODS, "GET"),
         (header::ACCESS_CONTROL_ALLOW_HEADERS, allowed),
@@ -172,15 +173,16 @@ async fn listener(
         }
     };
     let places = wanted.places(channels.len()).map_err(no)?;
+    let grants = wanted.grants.of(&channels, &shared.grants).map_err(no)?;
     let mut subscriptions = Vec::with_capacity(channels.len());
-    for (at, channel) in channels.iter().enumerate() {
+    for (at, (channel, shown)) in channels.iter().zip(grants).enumerate() {
         let subscription = wanted.subscription(channel, &entry.organization, &shared.wire_limits());
         let mut subscription = subscription.map_err(no)?;
         subscription.cursor = places.get(at);
-        subscriptions.push(subscription);
+        subscriptions.push((subscription, shown));
     }
     // What is told on the channel of an organization is not told again on that of the user.
-    subscriptions.sort_by_key(|one| matches!(one.channel, Channel::User(_)));
+    subscriptions.sort_by_key(|(one, _)| matches!(one.channel, Channel::User(_)));
 
     let names: Vec<String> = channels.iter().map(Channel::to_string).collect();
     let head = head(
@@ -196,9 +198,9 @@ async fn listener(
         sink,
         _ticket: ticket,
     };
-    for subscription in subscriptions {
-        // Where the application says who may, its answer comes in the stream.
-        let requested = (shared.hub).request(&listener.connection, subscription, None);
+    for (subscription, shown) in subscriptions {
+        // Where the application is asked who may, its answer comes in the stream.
+        let requested = (shared.hub).request(&listener.connection, subscription, shown);
         requested.map_err(|error| no(error.into()))?;
     }
     Ok(listener)

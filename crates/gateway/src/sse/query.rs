@@ -7,7 +7,7 @@ use rowcast_wire::{ClientFrame, CursorList, ErrorCode, Limits, Subscribe, deeper
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::refusal::Refusal;
+use super::{grants::Brought, refusal::Refusal};
 
 /// Channels of one stream.
 pub(super) const CHANNELS: usize = 16;
@@ -22,6 +22,8 @@ pub(super) struct Wanted {
     /// None: those that a socket begins with.
     pub channels: Vec<String>,
     pub organization: Option<String>,
+    /// What the application has signed about channels.
+    pub grants: Brought,
     /// The id to go on behind.
     last: Option<String>,
     events: Option<Vec<String>>,
@@ -30,7 +32,7 @@ pub(super) struct Wanted {
     presence: Option<String>,
 }
 
-fn bad(message: impl Into<String>) -> Refusal {
+pub(super) fn bad(message: impl Into<String>) -> Refusal {
     Refusal::new(ErrorCode::InvalidParameter, message)
 }
 
@@ -55,6 +57,7 @@ impl Wanted {
             // A client that comes back sends it beside the address that it began with.
             wanted.last = Some(last.to_owned());
         }
+        wanted.grants = Brought::read(headers)?;
         if let Some(named) = text(ORGANIZATION)? {
             let other = wanted.organization.replace(named.to_owned());
             if other.is_some_and(|other| other != named) {
@@ -96,6 +99,10 @@ impl Wanted {
             "token" | "access_token" | "apikey" | "api_key" | "jwt" | "authorization" => {
                 Err(Refusal::of(ErrorCode::TokenInAddress))
             }
+            "grant" | "grants" => Err(Refusal::new(
+                ErrorCode::TokenInAddress,
+                "addresses are written down in many places: send a grant in the header `Rowcast-Grant`",
+            )),
             other => {
                 let shown: String = other.chars().take(40).collect();
                 Err(bad(format!(

@@ -42,9 +42,11 @@ impl Refusal {
             | ErrorCode::TokenAudience
             | ErrorCode::TokenIssuer
             | ErrorCode::KeyRevoked => StatusCode::UNAUTHORIZED,
-            ErrorCode::NotMember | ErrorCode::ChannelForbidden | ErrorCode::OriginForbidden => {
-                StatusCode::FORBIDDEN
-            }
+            ErrorCode::NotMember
+            | ErrorCode::ChannelForbidden
+            | ErrorCode::GrantInvalid
+            | ErrorCode::GrantExpired
+            | ErrorCode::OriginForbidden => StatusCode::FORBIDDEN,
             ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             ErrorCode::UnknownChannel => StatusCode::NOT_FOUND,
             ErrorCode::RateLimited | ErrorCode::ConnectsLimited | ErrorCode::ConnectionsLimited => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rowcast_hub::HubError;
+use rowcast_hub::{HubError, Identity, Question};
 use rowcast_model::{
     Audience, ChannelChange, ChannelRule, Cursor, HubOp, Message, OrgId, Revocation, RoutedEvent,
     Says, Scope, Timestamp, Topic, Who,
@@ -154,6 +154,57 @@ fn x03_deny_by_default_and_public_channels_of_each_organization() {
         ["message 1 on room:1!", "system_update 2 on announcements!"]
     );
     assert_eq!(bert.told(), ["system_update 2 on announcements!"]);
+}
+
+/// A channel of an organization is not the organization: neither is a row for one user told there, nor is it what
+/// came last there.
+#[test]
+fn what_is_for_one_user_is_told_on_no_channel_of_the_application() {
+    let hub = hub();
+    let rooms = rule("room:*", Who::Public, Scope::Organization);
+    hub.publish(batch(vec![rooms]));
+    let on_org = Client::member(&hub, "anna", &["acme"], &["org:acme"]);
+    let on_user = Client::member(&hub, "anna", &[], &["user:anna"]);
+    let on_room = Client::member(&hub, "anna", &[], &[]);
+    for client in [&on_org, &on_user, &on_room] {
+        hub.subscribe(&client.connection, in_org("room:1", "acme"))
+            .unwrap();
+        client.socket.frames();
+    }
+    let mut targeted = event("acme", at(2, 0), 1);
+    targeted.last = true;
+    targeted.audience.user = Some("anna".into());
+    let mut ops = alone(channel(Some("acme"), "room:1"), 1, "message");
+    ops.extend([HubOp::from(targeted), commit(2)]);
+    hub.publish(batch(ops));
+    let message = "message 1 on room:1!";
+    assert_eq!(on_org.told(), [message, "INSERT 1 on org:acme!"]);
+    let [said, row, rest @ ..] = &on_user.told()[..] else {
+        panic!("nothing on the channel of the user");
+    };
+    assert_eq!((&**said, &**row), (message, "INSERT 1 on user:anna"));
+    assert_eq!(rest, ["commit user:anna"]);
+    assert_eq!(on_room.told(), [message]);
+
+    let last = |name: &str| {
+        let explained = hub.explain(&Question {
+            identity: Identity::session("anna"),
+            organization: Some("acme".into()),
+            channel: name.parse().unwrap(),
+            table: None,
+            record: None,
+            operation: None,
+            otherwise: None,
+        });
+        explained.event.and_then(|event| event.cursor)
+    };
+    assert_eq!(last("room:1"), Some(at(1, 0)));
+    assert_eq!(last("room:2"), None);
+    assert_eq!(last("user:anna"), Some(at(2, 0)));
+    assert_eq!(last("tenant:acme:nothing"), None);
+    hub.publish(single("acme", 3, 2));
+    assert_eq!(last("user:anna"), Some(at(2, 0)));
+    assert_eq!(last("org:acme"), Some(at(3, 0)));
 }
 
 #[test]

@@ -13,6 +13,17 @@ const MAX_GRANT_BYTES: usize = 4096;
 pub struct GrantText(Box<str>);
 
 impl GrantText {
+    /// Takes a text that is not too long.
+    ///
+    /// # Errors
+    /// How many bytes it may have.
+    pub fn new(text: &str) -> Result<GrantText, usize> {
+        match text.len() <= MAX_GRANT_BYTES {
+            true => Ok(GrantText(text.into())),
+            false => Err(MAX_GRANT_BYTES),
+        }
+    }
+
     /// The text.
     pub fn expose(&self) -> &str {
         &self.0
@@ -27,10 +38,7 @@ impl fmt::Debug for GrantText {
 
 /// Takes a grant that is not too long.
 pub(super) fn read(text: &str) -> Result<GrantText, FrameError> {
-    match text.len() <= MAX_GRANT_BYTES {
-        true => Ok(GrantText(text.into())),
-        false => Err(field(format!("`grant` may have {MAX_GRANT_BYTES} bytes"))),
-    }
+    GrantText::new(text).map_err(|most| field(format!("`grant` may have {most} bytes")))
 }
 
 #[cfg(test)]
