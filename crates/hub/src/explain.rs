@@ -15,8 +15,8 @@ use crate::{
     subscribe::{Entry, past_of},
 };
 
-/// Past events of a topic that are looked at to find one of a record.
-const LOOKS: usize = 50_000;
+/// Past events that are looked at to find one of a record, under the lock: some milliseconds.
+const LOOKS: usize = 10_000;
 /// Organizations of a user whose past is looked at.
 const ORGANIZATIONS: usize = 16;
 

@@ -317,13 +317,15 @@ impl History {
             .unwrap_or(self.floor)
     }
 
-    /// The last event of these topics that fits, and of those for all organizations; of each only so many are looked at.
+    /// The last event of these topics that fits, and of those for all organizations; only so many are looked at, as
+    /// many of each.
     pub(crate) fn latest(
         &self,
         topics: &[Topic],
         looks: usize,
         fits: impl Fn(&RoutedEvent) -> bool,
     ) -> Option<RoutedEvent> {
+        let looks = looks / (topics.len() + 1);
         let slots = topics.iter().filter_map(|topic| self.by_topic.get(topic));
         let pasts = slots.chain([&ALL]).filter_map(|slot| self.pasts.get(*slot));
         let found = pasts.filter_map(|past| {
