@@ -5,22 +5,17 @@
 //! subscription to such a channel has a pass; while the pass is paused, it is in no index and is told nothing, and
 //! goes on from there through the history, under the lock, when the application says yes.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use rowcast_model::{AskError, Asking, Authorizer, Channel, OrgId, Question, Topic};
 use rowcast_wire::{Frame, server};
 use serde_json::value::RawValue;
-use slab::Slab;
-use tokio::sync::Notify;
 
 use crate::{
     Connection, Hub, HubError, Subscription,
+    doors::Guest,
     error::ask_error_frame,
-    grants::{Revocations, ShownGrant},
+    grants::ShownGrant,
     pass::{Due, Ending, Pass, Then},
     spread,
     state::State,
@@ -48,41 +43,6 @@ pub struct Ticket {
 enum About {
     Guest(usize),
     Sub(SubId, u64),
-}
-
-/// Somebody who wants to come in.
-struct Guest {
-    connection: Arc<Connection>,
-    wanted: Box<Subscription>,
-    topic: Topic,
-    by: Arc<Authorizer>,
-    /// The question under way; others do not count.
-    asked: Option<u64>,
-    cost: u32,
-}
-
-/// Those who wait, and when to look at those who are in.
-pub(crate) struct Doors {
-    guests: Slab<Guest>,
-    waiting: VecDeque<usize>,
-    dues: BTreeSet<(Duration, SubId)>,
-    numbers: u64,
-    pub revocations: Revocations,
-    /// Rung when there is something to ask.
-    pub bell: Arc<Notify>,
-}
-
-impl Default for Doors {
-    fn default() -> Self {
-        Doors {
-            guests: Slab::new(),
-            waiting: VecDeque::new(),
-            dues: BTreeSet::new(),
-            numbers: 0,
-            revocations: Revocations::default(),
-            bell: Arc::new(Notify::new()),
-        }
-    }
 }
 
 /// Frames of this turn, and whose they are.
@@ -138,47 +98,6 @@ impl Hub {
     pub async fn questioned(&self) {
         let bell = self.state.lock().doors.bell.clone();
         bell.notified().await;
-    }
-}
-
-impl Doors {
-    fn number(&mut self) -> u64 {
-        self.numbers += 1;
-        self.numbers
-    }
-
-    fn next(&self) -> Option<Duration> {
-        match self.waiting.is_empty() {
-            true => self.dues.first().map(|(at, _)| *at),
-            false => Some(Duration::ZERO),
-        }
-    }
-
-    /// What those who wait to come to a channel were asked about before does not count any more.
-    pub(crate) fn ask_again(&mut self, topic: &Topic) {
-        for (key, guest) in &mut self.guests {
-            if guest.topic == *topic && guest.asked.take().is_some() {
-                self.waiting.push_back(key);
-                self.bell.notify_one();
-            }
-        }
-    }
-
-    /// A subscription is to be looked at at another time.
-    fn moved(&mut self, id: SubId, before: Option<Duration>, after: Option<Duration>) {
-        if before == after {
-            return;
-        }
-        if let Some(before) = before {
-            self.dues.remove(&(before, id));
-        }
-        if let Some(after) = after {
-            let first = self.dues.first().is_none_or(|(at, _)| after < *at);
-            self.dues.insert((after, id));
-            if first {
-                self.bell.notify_one();
-            }
-        }
     }
 }
 

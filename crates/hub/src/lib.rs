@@ -18,6 +18,7 @@ mod client_events;
 mod connection;
 mod direct;
 mod directory;
+mod doors;
 mod error;
 mod explain;
 mod gates;

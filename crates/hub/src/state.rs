@@ -18,13 +18,13 @@ use smallvec::SmallVec;
 
 use crate::{
     Grant, HubLimits, Identity, StreamState,
-    authorize::Doors,
     channels::Channels,
     classes::{ClassId, Classes},
     client_events::ClientEvents,
     connection::Connection,
     direct::Aside,
     directory::Directory,
+    doors::Doors,
     history::{self, History},
     may_see,
     metrics::Metrics,
