@@ -2,11 +2,13 @@
 
 use std::{env, error::Error, fs, path::Path};
 
+/// From the crate to the migrations. Not absolute, so that what was built goes with a clone that moves.
+const SQL: &str = "../../sql";
+
 fn main() -> Result<(), Box<dyn Error>> {
-    let manifest = env::var("CARGO_MANIFEST_DIR")?;
-    let sql = Path::new(&manifest).join("../../sql").canonicalize()?;
-    println!("cargo::rerun-if-changed={}", sql.display());
-    let mut files: Vec<String> = fs::read_dir(&sql)?
+    let sql = Path::new(&env::var("CARGO_MANIFEST_DIR")?).join(SQL);
+    println!("cargo::rerun-if-changed={SQL}");
+    let mut files: Vec<String> = fs::read_dir(sql)?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter(|name| {
             name.ends_with(".sql") && name.as_bytes().first().is_some_and(u8::is_ascii_digit)
@@ -16,11 +18,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let list: String = files
         .iter()
         .map(|name| {
-            let path = sql.join(name);
-            println!("cargo::rerun-if-changed={}", path.display());
+            let path = format!("/{SQL}/{name}");
             format!(
-                "    ({name:?}, include_str!({:?})),\n",
-                path.display().to_string()
+                "    ({name:?}, include_str!(concat!(env!(\"CARGO_MANIFEST_DIR\"), {path:?}))),\n"
             )
         })
         .collect();

@@ -43,6 +43,8 @@ impl<'a> Writer<'a> {
             let state = error.as_db_error().map(|error| error.code().clone());
             let expected = [
                 SqlState::T_R_DEADLOCK_DETECTED,
+                // The row went to another partition meanwhile.
+                SqlState::T_R_SERIALIZATION_FAILURE,
                 SqlState::FOREIGN_KEY_VIOLATION,
                 SqlState::UNIQUE_VIOLATION,
                 SqlState::LOCK_NOT_AVAILABLE,
