@@ -111,10 +111,7 @@ async fn no_text_of_a_client_becomes_sql() {
 async fn whatever_ends_ends_on_open_sockets() {
     let world = World::start().await;
     let mut member = world.member("anna", "org_1").await;
-    let key = world
-        .sql
-        .text("SELECT rowcast.create_api_key('org_1')")
-        .await;
+    let key = world.api_key("org_1").await;
     world.events_so_far(&mut member, "org_1").await;
     let mut machine = Client::login(world.server.public, &key, "org_1").await;
     let mut other = world.member("bert", "org_1").await;

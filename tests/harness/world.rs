@@ -99,6 +99,13 @@ impl World {
         found.unwrap()
     }
 
+    /// The secret of a new API key of an organization; the service knows it soon.
+    pub async fn api_key(&self, organization: &str) -> String {
+        self.sql
+            .text(&format!("SELECT rowcast.create_api_key('{organization}')"))
+            .await
+    }
+
     /// Commits a fence row for an organization; everything committed before comes before its event.
     pub async fn fence(&self, organization: &str) -> i64 {
         let id = self.fences.fetch_add(1, Ordering::Relaxed);

@@ -196,12 +196,7 @@ async fn admin_lists_connections_and_channels() {
     for client in ours.iter_mut().take(3) {
         client.ask(subscribe("room:7", json!({}))).await;
     }
-    let key: String = world
-        .sql
-        .query_one("SELECT rowcast.create_api_key('org_1')", &[])
-        .await
-        .unwrap()
-        .get(0);
+    let key: String = world.api_key("org_1").await;
     let mut machine = None;
     until("the key is known", async || {
         let mut client = Client::open(world.server.public).await;

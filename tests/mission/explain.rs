@@ -330,12 +330,7 @@ async fn explain_of_streams_and_machines() {
         stream.is_some()
     })
     .await;
-    let key: String = world
-        .sql
-        .query_one("SELECT rowcast.create_api_key('org_1')", &[])
-        .await
-        .unwrap()
-        .get(0);
+    let key: String = world.api_key("org_1").await;
     world.exec("INSERT INTO for_hr VALUES (1, 'org_1')").await;
     let mut stream = stream.unwrap();
     stream.event("for_hr").await;

@@ -43,10 +43,7 @@ fn id(key: &str) -> &str {
 #[tokio::test]
 async fn q25_a_rotated_key_counts_with_both_secrets_until_the_grace_is_over() {
     let (world, mut witness) = world(&[]).await;
-    let old = world
-        .sql
-        .text("SELECT rowcast.create_api_key('org_1')")
-        .await;
+    let old = world.api_key("org_1").await;
     settle(&world, &mut witness).await;
     let mut before = Client::login(world.server.public, &old, "org_1").await;
     let new = world
@@ -291,10 +288,7 @@ async fn q25_a_key_may_be_made_that_only_listens() {
 #[tokio::test]
 async fn q25_what_is_no_key_is_refused_and_not_written_anywhere() {
     let (world, mut witness) = world(&[]).await;
-    let key = world
-        .sql
-        .text("SELECT rowcast.create_api_key('org_1')")
-        .await;
+    let key = world.api_key("org_1").await;
     settle(&world, &mut witness).await;
     let hash = world.sql.text("SELECT hash FROM rowcast.api_keys").await;
     let mut wrong = key.clone();

@@ -385,12 +385,7 @@ async fn sse_ends_with_the_token() {
             .contains("www-authenticate: bearer")
     );
 
-    let key: String = world
-        .sql
-        .query_one("SELECT rowcast.create_api_key('org_1')", &[])
-        .await
-        .unwrap()
-        .get(0);
+    let key: String = world.api_key("org_1").await;
     let bearer = format!("Bearer {key}");
     let headers = [("Authorization", bearer.as_str())];
     let mut stream = None;

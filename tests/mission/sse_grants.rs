@@ -176,12 +176,7 @@ async fn g25_sse_grants_are_those_of_a_socket() {
     );
 
     // A key is nobody, whatever its grant says.
-    let key: String = world
-        .sql
-        .query_one("SELECT rowcast.create_api_key('org_1')", &[])
-        .await
-        .unwrap()
-        .get(0);
+    let key: String = world.api_key("org_1").await;
     let key = format!("Bearer {key}");
     until("the key is known", async || {
         let headers = [("Authorization", &*key), ("Rowcast-Grant", &*good)];

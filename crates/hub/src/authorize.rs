@@ -1,7 +1,7 @@
 //! Channels of which the application says who may be on them: whom to ask about, and what comes of the answers.
 //!
-//! Owns those who wait to come in, the passes of those who are in, and the times when they are looked at again.
-//! Whoever asks takes questions and brings answers; nothing here waits, and no socket waits for another. Promises: a
+//! Owns how somebody comes in, has his pass renewed and loses it; who waits, and when to look again, is kept in
+//! `doors`. Whoever asks takes questions and brings answers; nothing here waits, and no socket waits for another. Promises: a
 //! subscription to such a channel has a pass; while the pass is paused, it is in no index and is told nothing, and
 //! goes on from there through the history, under the lock, when the application says yes.
 

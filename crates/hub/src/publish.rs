@@ -1,4 +1,4 @@
-//! What each step of the log does: whom an event goes to, and what ends with a transaction.
+//! What each step of the log does: where an event is offered (`cast` does it), and what ends with a transaction.
 
 use std::cmp::Ordering;
 
