@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rowcast_model::{Caller, FunctionName, Method, Question};
+use rowcast_source::{Lease, Pool};
 use serde_json::value::RawValue;
 use tokio_postgres::{
     Client, Error, Row,
@@ -21,7 +22,6 @@ use crate::{
     line::{Line, Trouble},
     meaning::meaning,
     metrics::Metrics,
-    pool::{Lease, Pool},
     untold::{self, Key, Looks},
 };
 
@@ -31,6 +31,8 @@ const FAILURES: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(1);
 /// The server is to give up a little before we do, so that the connection lives on.
 const MARGIN: Duration = Duration::from_millis(100);
+/// A connection that nobody used for so long is not kept.
+const IDLE: Duration = Duration::from_secs(300);
 /// Longest look at what was told to nobody.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -71,7 +73,7 @@ impl Functions {
     pub fn new(config: FunctionsConfig, answer_bytes: usize, metrics: &Metrics) -> Functions {
         let circuit = Circuit::new(FAILURES, PAUSE);
         Functions {
-            pool: Pool::new(config.database.clone()),
+            pool: Pool::new(config.database.clone(), "rowcast application", IDLE),
             line: Line::new(
                 "database".into(),
                 circuit,

@@ -14,7 +14,6 @@ mod functions;
 mod line;
 mod meaning;
 mod metrics;
-mod pool;
 mod signature;
 mod untold;
 mod webhook;

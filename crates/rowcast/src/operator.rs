@@ -1,13 +1,9 @@
 //! What an operator asks of the database and does in it. Owns the statements, the connections for them, and the gates
 //! that stand in the database: whether a table is tracked and published, and where a row of it belongs.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use parking_lot::Mutex;
 use rowcast_gateway::{
     DurableError,
     admin::{Operator, Revoke, RowAnswer, RowQuestion},
@@ -15,9 +11,9 @@ use rowcast_gateway::{
 use rowcast_hub::Gate;
 use rowcast_model::{Cursor, Operation, RoutedEvent, UserId};
 use rowcast_routing::{Standing, TableRule, would_tell};
-use rowcast_source::ConnInfo;
+use rowcast_source::{ConnInfo, Lease, Pool};
 use serde::Deserialize;
-use tokio_postgres::{Client, SimpleQueryMessage, types::Type};
+use tokio_postgres::{SimpleQueryMessage, types::Type};
 
 use crate::durable::DurableBroadcasts;
 
@@ -43,15 +39,7 @@ pub struct DatabaseOperator {
     sql: ConnInfo,
     durable: Arc<DurableBroadcasts>,
     room: tokio::sync::Semaphore,
-    idle: Arc<Mutex<Idle>>,
-}
-
-/// Connections that nobody uses at the moment.
-#[derive(Default)]
-struct Idle {
-    clients: Vec<(Instant, Client)>,
-    /// Somebody closes them in time.
-    watched: bool,
+    pool: Pool,
 }
 
 /// What `rowcast.explain_row` answers.
@@ -79,56 +67,30 @@ impl DatabaseOperator {
     /// On connections that are made when they are needed.
     pub fn new(sql: ConnInfo, durable: Arc<DurableBroadcasts>) -> DatabaseOperator {
         DatabaseOperator {
+            pool: Pool::new(sql.clone(), "rowcast explain", KEPT),
             sql,
             durable,
             room: tokio::sync::Semaphore::new(AT_A_TIME),
-            idle: Arc::default(),
         }
     }
 
-    /// A connection in a transaction; of those that are kept, one that still answers.
-    async fn begin(&self) -> anyhow::Result<Client> {
+    /// A connection in a transaction.
+    async fn begin(&self) -> anyhow::Result<Lease> {
         loop {
-            let kept = self.idle.lock().clients.pop();
-            let Some((_, client)) = kept else {
-                break;
-            };
-            if client.batch_execute(BEGIN).await.is_ok() {
-                return Ok(client);
+            let lease = self.pool.lease().await?;
+            match lease.client.batch_execute(BEGIN).await {
+                Ok(()) => return Ok(lease),
+                // It may have died while nobody used it.
+                Err(_) if lease.used => {}
+                Err(error) => anyhow::bail!(self.sql.explain(&error)),
             }
         }
-        let client = self.sql.connect("rowcast explain").await?;
-        client.batch_execute(BEGIN).await?;
-        Ok(client)
-    }
-
-    /// Keeps a connection for a while.
-    fn keep(&self, client: Client) {
-        let mut idle = self.idle.lock();
-        idle.clients.push((Instant::now(), client));
-        if std::mem::replace(&mut idle.watched, true) {
-            return;
-        }
-        let kept = Arc::downgrade(&self.idle);
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(KEPT).await;
-                let Some(idle) = kept.upgrade() else {
-                    return;
-                };
-                let mut idle = idle.lock();
-                idle.clients.retain(|(since, _)| since.elapsed() < KEPT);
-                idle.watched = !idle.clients.is_empty();
-                if !idle.watched {
-                    return;
-                }
-            }
-        });
     }
 
     async fn ask(&self, which: &RowQuestion) -> anyhow::Result<(Known, Option<TableRule>)> {
         let _room = self.room.acquire().await?;
-        let client = self.begin().await?;
+        let lease = self.begin().await?;
+        let client = &lease.client;
         let values: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] = [
             (&which.schema, Type::TEXT),
             (&which.table, Type::TEXT),
@@ -154,7 +116,7 @@ impl DatabaseOperator {
             }
         };
         if client.batch_execute("COMMIT").await.is_ok() {
-            self.keep(client);
+            self.pool.give_back(lease);
         }
         Ok((known, rule))
     }

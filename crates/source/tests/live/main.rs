@@ -6,6 +6,7 @@
 mod catalog;
 mod decoding;
 mod harness;
+mod pool;
 mod proxy;
 mod refusals;
 mod relations;
