@@ -203,9 +203,11 @@ impl Pass {
             return Then::Stays;
         }
         self.asked = None;
+        // A list that it outlasts a revocation by does not get older.
         let needed = self.paused.as_ref().and_then(|paused| paused.ending.epoch);
+        let needed = needed.max(self.epoch);
         match verdict {
-            // Whoever was asked does not know of the revocation yet.
+            // Whoever was asked does not know of the revocation, or of what was answered before, yet.
             Verdict::Yes(yes) if matches!((yes.epoch, needed), (Some(epoch), Some(needed)) if epoch < needed) => {
                 self.retry(now)
             }
@@ -334,6 +336,25 @@ mod tests {
         );
     }
 
+    /// Asked before a revocation that the pass outlasts: an answer by the list of before does not lengthen it.
+    #[test]
+    fn an_answer_by_an_older_list_does_not_count() {
+        let mut pass = Pass::new(by(true), yes(100, Some(1)), s(0), 0.0);
+        assert_eq!(pass.due(s(50), 1), Due::Ask);
+        assert_eq!(pass.revoked(s(51), Some(1), None), Then::Stays);
+        let old = Verdict::Yes(yes(100, Some(0)));
+        assert_eq!(pass.answered(s(52), 1, old.clone(), 0.0), Then::Stays);
+        // It is asked again, and the list of now counts.
+        assert_eq!(pass.due(s(53), 2), Due::Ask);
+        let new = Verdict::Yes(yes(100, Some(1)));
+        let mut renewed = pass.clone();
+        assert_eq!(renewed.answered(s(53), 2, new, 0.0), Then::Stays);
+        assert_eq!(renewed.due(s(152), 3), Due::Ask);
+        // Else it ends when it would have.
+        assert_eq!(pass.answered(s(53), 2, old, 0.0), Then::Stays);
+        assert_eq!(pass.due(s(100), 3), Due::End(ending(EXPIRED, None)));
+    }
+
     #[test]
     fn a_paused_one_that_nobody_answers_for_ends_soon() {
         let mut pass = Pass::new(by(true), yes(100, None), s(0), 0.0);
@@ -388,7 +409,7 @@ mod tests {
                     2 => match asked.pop() {
                         Some((number, known)) => {
                             let answered = known.max(list);
-                            let counts = pass.asked == Some(number);
+                            let counts = pass.asked == Some(number) && pass.epoch <= Some(answered);
                             let then = pass.answered(now, number, Verdict::Yes(yes(60, Some(answered))), 0.9);
                             if counts && !pass.is_paused() {
                                 (until, epoch) = (now + s(60), answered);
