@@ -235,24 +235,12 @@ fn columns(
             if masked(&column.name) {
                 "text"
             } else {
-                type_name(column)
+                &column.type_name
             },
         );
         json.push(b'}');
     }
     json.push(b']');
-}
-
-/// The name of a column's type, as Postgres has it.
-fn type_name(column: &ColumnMeta) -> &str {
-    use rowcast_model::Kind;
-    match column.kind {
-        Kind::Number => "numeric",
-        Kind::Bool => "bool",
-        Kind::Json => "jsonb",
-        Kind::Timestamp => "timestamptz",
-        Kind::Text | Kind::Array(..) | Kind::Composite(_) => "text",
-    }
 }
 
 /// One of the rows of a change, and how it is seen.
@@ -291,7 +279,7 @@ impl Side<'_> {
 fn write_value(json: &mut Vec<u8>, column: &ColumnMeta, value: &[u8]) {
     match value {
         // Clients know the digits without the sign that they are such.
-        [b'"', b'\\', b'\\', b'x', digits @ ..] if type_name(column) == "bytea" => {
+        [b'"', b'\\', b'\\', b'x', digits @ ..] if &*column.type_name == "bytea" => {
             json.push(b'"');
             json.extend_from_slice(digits);
         }
