@@ -24,6 +24,7 @@ mod openapi;
 mod server;
 pub mod session;
 mod sse;
+mod supabase_rest;
 mod takeover;
 mod ws;
 
@@ -39,4 +40,5 @@ pub use metrics::GatewayMetrics;
 pub use network::{Network, NotANetwork};
 pub use openapi::openapi;
 pub use server::{Gateway, HEAD_BYTES, INTERNAL_CONNECTIONS, Services, serve};
+pub use supabase_rest::SENDER_BYTES;
 pub use ws::event::{COUNTED_BYTES, COUNTED_USERS};

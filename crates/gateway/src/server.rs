@@ -42,7 +42,7 @@ use crate::{
     broadcast::{self, Broadcasts},
     coming, http,
     limits::{Gates, MOST_COUNTED, Plans},
-    openapi, sse,
+    openapi, sse, supabase_rest,
     takeover::Takeover,
     ws::{self, Shared},
 };
@@ -141,9 +141,10 @@ pub async fn serve(
     let socket = Router::new()
         .route("/realtime/v1/websocket", get(ws::upgrade))
         .route("/realtime/v1/events", any(sse::events))
-        .with_state(shared);
+        .with_state(shared.clone());
     let public = Router::new()
         .route("/healthz", get(http::healthz))
+        .merge(supabase_rest::routes(shared, broadcasts.clone()))
         .merge(broadcast::routes(broadcasts))
         .merge(admin::routes(admin))
         .merge(openapi::routes())
