@@ -31,4 +31,8 @@ pub use self::{
 pub(crate) use self::{event::Memo, event::encode};
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    mod events;
+    mod pushes;
+    mod replies;
+}
