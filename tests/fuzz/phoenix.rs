@@ -24,7 +24,7 @@ fn frames() -> Vec<Vec<u8>> {
         r#"[null,"2","phoenix","heartbeat",{}]"#,
         r#"["1","4","realtime:a","phx_leave",{}]"#,
         "\x03\x01\x01\x0f\x02\x16\x0167realtime:room:1ev{\"persist\":{\"ttl\":60}}{\"a\":1}",
-        "\x03\0\x01\x03\x01\0\07a:be\0\x7f",
+        "\x03\0\x01\x03\x01\0\x007a:be\0\x7f",
     ]
     .iter()
     .map(|text| text.as_bytes().to_vec())
