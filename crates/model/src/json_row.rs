@@ -22,6 +22,9 @@ pub struct ColumnMeta {
     pub type_name: Arc<str>,
     /// How the value was written; filters compare by it.
     pub kind: Kind,
+    /// Part of what tells one record from another.
+    #[serde(default)]
+    pub key: bool,
 }
 
 impl ColumnMeta {
@@ -38,7 +41,13 @@ impl ColumnMeta {
             name,
             type_name,
             kind,
+            key: false,
         }
+    }
+
+    /// The same as part of the key, or not.
+    pub fn in_key(self, key: bool) -> Self {
+        ColumnMeta { key, ..self }
     }
 }
 
