@@ -39,6 +39,7 @@ impl Pattern {
             .case_insensitive(any_case)
             .dot_matches_new_line(true)
             .size_limit(MOST_COMPILED)
+            .dfa_size_limit(MOST_COMPILED)
             .nest_limit(32)
             .build()
             .ok()?;
