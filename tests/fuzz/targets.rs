@@ -215,6 +215,7 @@ fn fuzz_table_events() {
     let column = |name: &str, key: bool| Column {
         name: name.into(),
         type_oid: 25,
+        type_name: "text".into(),
         key,
         record_key: key,
         kind: Kind::Text,

@@ -188,6 +188,7 @@ pub fn burst_bytes(burst: usize, classes: Option<usize>) -> usize {
         columns: None,
         view: View::PLAIN,
         mark_last: true,
+        voice: rowcast_wire::phoenix::Voice::NATIVE,
     };
     let ops = events.batch(0, burst).ops;
     let frames = ops.iter().map(|op| match op {

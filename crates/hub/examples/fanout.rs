@@ -233,6 +233,7 @@ fn scenario(organizations: usize, each: usize, rounds: usize) {
                 columns: None,
                 view: View::PLAIN,
                 mark_last: true,
+                voice: rowcast_wire::phoenix::Voice::NATIVE,
             };
             encode_event(&feed.event(0), &class).repeat(each)
         })

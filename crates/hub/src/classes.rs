@@ -120,6 +120,7 @@ impl Class {
             columns: self.key.columns.as_deref(),
             view,
             mark_last: self.marks_last(event),
+            voice: rowcast_wire::phoenix::Voice::NATIVE,
         }
     }
 

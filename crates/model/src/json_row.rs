@@ -11,24 +11,32 @@ use smallvec::SmallVec;
 
 use crate::Kind;
 
-/// Name and kind of a column of a [`JsonRow`]; `label` is the name as JSON with a colon (`"id":`).
+/// Name, type and kind of a column of a [`JsonRow`]; `label` is the name as JSON with a colon (`"id":`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ColumnMeta {
     /// The column's name.
     pub name: Arc<str>,
     /// `"name":`, escaped once.
     pub label: Arc<str>,
+    /// The name of its type, as `pg_type.typname` has it.
+    pub type_name: Arc<str>,
     /// How the value was written; filters compare by it.
     pub kind: Kind,
 }
 
 impl ColumnMeta {
-    /// Describes a column, escaping its name once.
+    /// Describes a column of which no more is known than how its values are written; its type is named by that.
     pub fn new(name: Arc<str>, kind: Kind) -> Self {
+        ColumnMeta::of_type(name, kind.type_name(), kind)
+    }
+
+    /// Describes a column, escaping its name once.
+    pub fn of_type(name: Arc<str>, type_name: Arc<str>, kind: Kind) -> Self {
         let escaped = serde_json::Value::from(&*name).to_string();
         ColumnMeta {
             label: format!("{escaped}:").into(),
             name,
+            type_name,
             kind,
         }
     }

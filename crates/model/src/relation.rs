@@ -1,6 +1,6 @@
 //! What Postgres says a table looks like. Owns the description of columns and of their JSON form.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,31 @@ pub enum Kind {
     Composite(Arc<[(Arc<str>, Kind)]>),
 }
 
+impl Kind {
+    /// The name of a type whose values are written so, for values of which no more is known. One text for all
+    /// of a kind.
+    pub fn type_name(&self) -> Arc<str> {
+        const NAMES: [&str; 5] = ["numeric", "bool", "jsonb", "text", "timestamptz"];
+        static ONE: LazyLock<[Arc<str>; 5]> = LazyLock::new(|| NAMES.map(Arc::from));
+        static MANY: LazyLock<[Arc<str>; 5]> =
+            LazyLock::new(|| NAMES.map(|name| format!("_{name}").into()));
+        let (names, kind) = match self {
+            // Deeper arrays have the type of flat ones.
+            Kind::Array(element, _) => (&*MANY, &**element),
+            one => (&*ONE, one),
+        };
+        let [number, bool, json, text, timestamp] = names;
+        let name = match kind {
+            Kind::Number => number,
+            Kind::Bool => bool,
+            Kind::Json | Kind::Composite(_) | Kind::Array(..) => json,
+            Kind::Text => text,
+            Kind::Timestamp => timestamp,
+        };
+        name.clone()
+    }
+}
+
 /// One column of a [`Relation`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
@@ -48,6 +73,8 @@ pub struct Column {
     pub name: Arc<str>,
     /// The oid of its type.
     pub type_oid: u32,
+    /// The name of its type as `pg_type.typname` has it: `int8`, `_text`, a domain's or an enum's own name.
+    pub type_name: Arc<str>,
     /// Part of the replica identity.
     pub key: bool,
     /// Part of the primary key (or, without one, of the replica identity index): what `record_id` is made of.

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Version of the messages in this module; raised with every incompatible change.
-pub const ROUTED_VERSION: u16 = 3;
+pub const ROUTED_VERSION: u16 = 4;
 
 /// What happened to a row or a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

@@ -17,6 +17,7 @@ fn relation() -> Arc<Relation> {
     let column = |name: &str, kind, key| Column {
         name: name.into(),
         type_oid: 25,
+        type_name: "text".into(),
         key,
         record_key: key,
         kind,

@@ -118,7 +118,10 @@ impl DataPlan {
         let columns = seen
             .iter()
             .filter_map(|seen| relation.columns.get(seen.at))
-            .map(|column| ColumnMeta::new(column.name.clone(), column.kind.clone()))
+            .map(|column| {
+                let (name, type_name) = (column.name.clone(), column.type_name.clone());
+                ColumnMeta::of_type(name, type_name, column.kind.clone())
+            })
             .collect();
         DataPlan {
             table: Arc::new(TableName {

@@ -99,7 +99,8 @@ impl CatalogClient {
                         ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = t.typrelid
                               AND t.typrelid <> 0 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
                         ARRAY(SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = t.typrelid
-                              AND t.typrelid <> 0 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)
+                              AND t.typrelid <> 0 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum),
+                        t.typname::text
                  FROM pg_type t WHERE t.oid = ANY($1)",
                 &[(&oids, Type::OID_ARRAY)],
             )
@@ -111,6 +112,7 @@ impl CatalogClient {
                 let (names, oids): (Vec<String>, Vec<u32>) = (row.get(6), row.get(7));
                 TypeRow {
                     oid: row.get(0),
+                    name: row.get::<_, String>(8).into(),
                     class: first(row.get(1)),
                     category: first(row.get(2)),
                     element: row.get(3),

@@ -17,6 +17,8 @@ use crate::pgoutput::RelationMessage;
 pub struct TypeRow {
     /// Its oid.
     pub oid: u32,
+    /// `typname`.
+    pub name: Arc<str>,
     /// `typtype`: b, c, d, e, p, r or m.
     pub class: char,
     /// `typcategory`: `A` for arrays.
@@ -41,17 +43,58 @@ pub struct Types {
     missing: HashSet<u32>,
 }
 
-fn built_in(oid: u32) -> Option<Kind> {
+/// The types that every server has under the same oid: their name, and how their values become JSON.
+fn built_in(oid: u32) -> Option<(&'static str, Kind)> {
     Some(match oid {
-        16 => Kind::Bool,
-        20 | 21 | 23 | 700 | 701 | 1700 => Kind::Number,
-        114 | 3802 => Kind::Json,
-        1114 | 1184 => Kind::Timestamp,
-        // oid (as to_json has it), bytea, name, text, char, varchar, bpchar, date, time, timetz, interval, uuid, money, bit, varbit,
-        // inet, cidr, macaddr, macaddr8, xml, tsvector, tsquery, jsonpath, pg_lsn, geometric types
-        26 | 17 | 18 | 19 | 25 | 1042 | 1043 | 1082 | 1083 | 1266 | 1186 | 2950 | 790 | 1560
-        | 1562 | 869 | 650 | 829 | 774 | 142 | 3614 | 3615 | 4072 | 3220 | 600 | 601 | 602
-        | 603 | 604 | 628 | 718 => Kind::Text,
+        16 => ("bool", Kind::Bool),
+        20 => ("int8", Kind::Number),
+        21 => ("int2", Kind::Number),
+        23 => ("int4", Kind::Number),
+        700 => ("float4", Kind::Number),
+        701 => ("float8", Kind::Number),
+        1700 => ("numeric", Kind::Number),
+        114 => ("json", Kind::Json),
+        3802 => ("jsonb", Kind::Json),
+        1114 => ("timestamp", Kind::Timestamp),
+        1184 => ("timestamptz", Kind::Timestamp),
+        _ => (built_in_text(oid)?, Kind::Text),
+    })
+}
+
+/// Those that are strings in JSON; `oid` too, as `to_json` has it.
+fn built_in_text(oid: u32) -> Option<&'static str> {
+    Some(match oid {
+        17 => "bytea",
+        18 => "char",
+        19 => "name",
+        25 => "text",
+        26 => "oid",
+        142 => "xml",
+        600 => "point",
+        601 => "lseg",
+        602 => "path",
+        603 => "box",
+        604 => "polygon",
+        628 => "line",
+        650 => "cidr",
+        718 => "circle",
+        774 => "macaddr8",
+        790 => "money",
+        829 => "macaddr",
+        869 => "inet",
+        1042 => "bpchar",
+        1043 => "varchar",
+        1082 => "date",
+        1083 => "time",
+        1186 => "interval",
+        1266 => "timetz",
+        1560 => "bit",
+        1562 => "varbit",
+        2950 => "uuid",
+        3220 => "pg_lsn",
+        3614 => "tsvector",
+        3615 => "tsquery",
+        4072 => "jsonpath",
         _ => return None,
     })
 }
@@ -63,7 +106,7 @@ impl Types {
     }
 
     fn kind_at(&self, oid: u32, depth: usize) -> Option<Kind> {
-        if let Some(kind) = built_in(oid) {
+        if let Some((_, kind)) = built_in(oid) {
             return Some(kind);
         }
         if depth > MAX_DEPTH || self.missing.contains(&oid) {
@@ -92,6 +135,15 @@ impl Types {
             }
             _ => Kind::Text,
         })
+    }
+
+    /// The name of a type; `text` for one that does not exist any more, as its values are told as strings.
+    pub fn name(&self, oid: u32) -> Arc<str> {
+        match (built_in(oid), self.rows.get(&oid)) {
+            (Some((name, _)), _) => name.into(),
+            (None, Some(row)) => row.name.clone(),
+            (None, None) => "text".into(),
+        }
     }
 
     /// The oids that have to be looked up before `kind` answers for all of `oids`.
@@ -135,6 +187,7 @@ pub fn describe(message: &RelationMessage, types: &Types, primary_key: &[String]
     let columns = message.columns.iter().map(|column| Column {
         name: column.name.as_str().into(),
         type_oid: column.type_oid,
+        type_name: types.name(column.type_oid),
         key: column.key,
         record_key: match known {
             true => primary_key.contains(&column.name),
@@ -159,6 +212,7 @@ mod tests {
     fn row(oid: u32, class: char, category: char, element: u32, base: u32) -> TypeRow {
         TypeRow {
             oid,
+            name: format!("type_{oid}").into(),
             class,
             category,
             element,
@@ -177,6 +231,8 @@ mod tests {
         assert_eq!(types.kind(90), None);
         // Dropped since: a string, and not asked again.
         types.learn(&[91], Vec::new());
+        let names = [23, 90, 91].map(|oid| types.name(oid).to_string());
+        assert_eq!(names, ["int4", "type_90", "text"]);
         assert_eq!(types.unknown([90]), [0u32; 0]);
         assert_eq!(
             types.kind(90),

@@ -15,6 +15,7 @@ use crate::{
     Forms, Frame,
     frame::FrameWriter,
     mask::{MaskedRow, write_masked_row},
+    phoenix::{self, Voice},
     time::write_iso_millis,
 };
 
@@ -33,6 +34,8 @@ pub struct EventClass<'a> {
     pub view: View,
     /// Whether to mark the last event of a transaction (not where a channel sees several topics).
     pub mark_last: bool,
+    /// In which frames it is said.
+    pub voice: &'a Voice,
 }
 
 /// Text that one event of a class shares with the next, most of the time. Belongs to one class.
@@ -49,6 +52,7 @@ pub struct EventMemo {
     /// A commit time in milliseconds, and its text.
     time_of: i64,
     time: Vec<u8>,
+    phoenix: phoenix::Memo,
 }
 
 impl EventMemo {
@@ -112,6 +116,9 @@ pub fn encode_event_into(
     class: &EventClass<'_>,
     memo: &mut EventMemo,
 ) {
+    if let Voice::Phoenix(spoken) = class.voice {
+        return phoenix::encode(out, event, class, spoken, &mut memo.phoenix);
+    }
     let last = event.last && class.mark_last;
     match &event.body {
         Body::Change {
@@ -176,7 +183,12 @@ fn change(
                     plain,
                     unchanged,
                 };
-                write_masked_row(json, &row, wanted);
+                write_masked_row(
+                    json,
+                    &row,
+                    |column| wanted(&column.name),
+                    |out, _, value| out.extend_from_slice(value),
+                );
             }
             (Some(row), _) => row.write_object(json, |column: &ColumnMeta| wanted(&column.name)),
         };
@@ -319,6 +331,12 @@ fn transaction(json: &mut Vec<u8>, epoch: Epoch, commit_lsn: Lsn) {
     json.push(b'-');
     hex(json, commit_lsn.0, 1);
     json.push(b'-');
+}
+
+/// Appends a cursor as it prints.
+pub(crate) fn cursor(json: &mut Vec<u8>, cursor: Cursor) {
+    transaction(json, cursor.epoch, cursor.commit_lsn);
+    index_in(json, cursor.index);
 }
 
 fn index_in(json: &mut Vec<u8>, index: u32) {

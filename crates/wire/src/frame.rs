@@ -10,25 +10,36 @@ use crate::CloseCode;
 pub type Frame = Bytes;
 
 const TEXT: u8 = 0x81;
+const BINARY: u8 = 0x82;
 const CLOSE: u8 = 0x88;
 const PONG: u8 = 0x8a;
 /// Room kept in front of a payload whose length is not known yet.
 const HEADER_ROOM: usize = 10;
 
-/// Writes text frames behind each other into one buffer, each in place.
+/// Writes frames behind each other into one buffer, each in place.
 #[derive(Debug)]
 pub struct FrameWriter<'a> {
     out: &'a mut Vec<u8>,
     start: usize,
+    opcode: u8,
 }
 
 impl<'a> FrameWriter<'a> {
     /// Begins a text frame at the end of `out`.
     pub fn begin(out: &'a mut Vec<u8>) -> FrameWriter<'a> {
+        FrameWriter::of(TEXT, out)
+    }
+
+    /// Begins a binary frame at the end of `out`.
+    pub fn begin_binary(out: &'a mut Vec<u8>) -> FrameWriter<'a> {
+        FrameWriter::of(BINARY, out)
+    }
+
+    fn of(opcode: u8, out: &'a mut Vec<u8>) -> FrameWriter<'a> {
         let start = out.len();
         // Nearly all payloads are of 126 to 65,535 bytes and need four bytes of header.
         out.extend_from_slice(&[0; 4]);
-        FrameWriter { out, start }
+        FrameWriter { out, start, opcode }
     }
 
     /// Where to append the payload.
@@ -45,11 +56,11 @@ impl<'a> FrameWriter<'a> {
             self.out.get_mut(self.start..self.start + 4),
         ) {
             let [high, low] = short.to_be_bytes();
-            header.copy_from_slice(&[TEXT, 126, high, low]);
+            header.copy_from_slice(&[self.opcode, 126, high, low]);
             return;
         }
         let mut header = [0_u8; HEADER_ROOM];
-        let used = write_header(&mut header, TEXT, length);
+        let used = write_header(&mut header, self.opcode, length);
         let header = header.get(..used).unwrap_or_default();
         self.out
             .splice(self.start..self.start + 4, header.iter().copied());
@@ -80,6 +91,11 @@ fn write_header(header: &mut [u8; HEADER_ROOM], opcode: u8, length: usize) -> us
 /// A text frame of a payload that is there already.
 pub fn text_frame(payload: &[u8]) -> Frame {
     framed(TEXT, payload)
+}
+
+/// Whether a frame that this crate made is binary.
+pub fn is_binary(frame: &[u8]) -> bool {
+    frame.first() == Some(&BINARY)
 }
 
 /// The answer to a WebSocket ping; payloads longer than 125 bytes are cut, as the protocol allows none.

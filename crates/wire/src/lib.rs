@@ -1,6 +1,6 @@
-//! What bytes mean on a native socket: frames in, frames out, filters, numbers of errors and closes.
+//! What bytes mean on a socket: frames in, frames out, filters, numbers of errors and closes.
 //!
-//! Owns the text of every frame ([`ClientFrame`], [`server`], [`event`]), the filter language
+//! Owns the text of every frame ([`ClientFrame`], [`server`], [`event`], [`phoenix`]), the filter language
 //! ([`Filter`]) and the tables of [`ErrorCode`] and [`CloseCode`]. Promises: pure (no IO, no clock),
 //! total (no input panics), bounded (size, depth and number of everything a client can send).
 
@@ -14,6 +14,7 @@ mod event_stream;
 mod filter;
 mod frame;
 mod mask;
+pub mod phoenix;
 mod reference;
 pub mod server;
 mod time;
@@ -30,10 +31,10 @@ pub use docs::{close_codes_markdown, error_codes_markdown};
 pub use event::{EventClass, EventMemo, encode_event, encode_event_into};
 pub use event_stream::{EventStream, Plan, event_of};
 pub use filter::{
-    CompareOp, Filter, FilterError, FilterLimits, Literal, Operand, Test, Truth, eq_key_of_literal,
-    eq_key_of_value, should_deliver,
+    CompareOp, Filter, FilterError, FilterLimits, Literal, Operand, Pattern, Test, Truth,
+    eq_key_of_literal, eq_key_of_value, should_deliver,
 };
-pub use frame::{Frame, FrameWriter, close_frame, payload_of, pong_frame, text_frame};
+pub use frame::{Frame, FrameWriter, close_frame, is_binary, payload_of, pong_frame, text_frame};
 pub use mask::mask;
 pub use reference::Ref;
 pub use time::write_iso_millis;

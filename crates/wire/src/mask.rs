@@ -8,7 +8,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use rowcast_model::{JsonRow, MaskKind, Masks};
+use rowcast_model::{ColumnMeta, JsonRow, MaskKind, Masks};
 
 use crate::event::string;
 
@@ -31,8 +31,8 @@ pub(crate) struct MaskedRow<'a> {
     pub(crate) unchanged: &'a [Arc<str>],
 }
 
-/// Appends the object of the wanted columns, masked where it is due. A column of which nothing is shown looks
-/// the same whether the log holds it or not.
+/// Appends the object of the wanted columns, masked where it is due; `plain_value` appends a value that is not. A
+/// column of which nothing is shown looks the same whether the log holds it or not.
 pub(crate) fn write_masked_row(
     out: &mut Vec<u8>,
     MaskedRow {
@@ -41,12 +41,13 @@ pub(crate) fn write_masked_row(
         plain,
         unchanged,
     }: &MaskedRow<'_>,
-    wanted: impl Fn(&str) -> bool,
+    wanted: impl Fn(&ColumnMeta) -> bool,
+    plain_value: impl Fn(&mut Vec<u8>, &ColumnMeta, &[u8]),
 ) {
     out.push(b'{');
     let mut first = true;
     for (i, column) in row.columns().iter().enumerate() {
-        if !wanted(&column.name) {
+        if !wanted(column) {
             continue;
         }
         let mask = masks.of(&column.name);
@@ -66,7 +67,7 @@ pub(crate) fn write_masked_row(
         out.extend_from_slice(column.label.as_bytes());
         match (mask, value) {
             (Some((_, mask)), Some(value)) => write_masked(mask.kind, value, out),
-            (None, Some(value)) => out.extend_from_slice(value),
+            (None, Some(value)) => plain_value(out, column, value),
             (_, None) => string(out, REDACTED),
         }
     }

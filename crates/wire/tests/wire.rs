@@ -353,6 +353,7 @@ proptest! {
             columns: None,
             view: View::PLAIN,
             mark_last: true,
+            voice: rowcast_wire::phoenix::Voice::NATIVE,
         };
         let frames = encode_event(&event, &class);
         let mut left = &frames[..];

@@ -32,6 +32,7 @@ pub fn relation(
             Column {
                 name: column.trim_end_matches('*').into(),
                 type_oid: 25,
+                type_name: "text".into(),
                 key: record_key || identity == ReplicaIdentity::Full,
                 record_key,
                 kind: Kind::Text,

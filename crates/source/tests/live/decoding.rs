@@ -200,6 +200,23 @@ async fn kinds_are_found_through_domains_arrays_and_composites() {
             array(Kind::Number, b','),
         ]
     );
+    // A domain has a name of its own, and so has an array of one.
+    let names: Vec<&str> = relation.columns.iter().map(|c| &*c.type_name).collect();
+    assert_eq!(
+        names,
+        [
+            "int4",
+            "deeper",
+            "mood",
+            "tags",
+            "_pair",
+            "_box",
+            "int4range",
+            "_jsonb",
+            "bool",
+            "_deeper"
+        ]
+    );
     // A composite that grows is described anew with the table.
     world
         .exec("ALTER TYPE pair ADD ATTRIBUTE n json; ALTER TABLE kinds ADD x int; INSERT INTO kinds VALUES (2)")
@@ -209,6 +226,57 @@ async fn kinds_are_found_through_domains_arrays_and_composites() {
         relation.columns[4].kind,
         array(pair(&[("n", Kind::Json)]), b',')
     );
+}
+
+/// Those that are known without asking are named as the catalog names them.
+#[tokio::test]
+async fn types_are_named_as_the_catalog_names_them() {
+    let world = World::new().await;
+    let extension = "SELECT count(*)::text AS n FROM pg_available_extensions WHERE name = 'citext'";
+    let citext = match world.sql.simple_query(extension).await.unwrap().get(1) {
+        Some(SimpleQueryMessage::Row(row)) if row.get("n") == Some("1") => {
+            world.exec("CREATE EXTENSION citext").await;
+            ", e citext, e2 citext[]"
+        }
+        _ => "",
+    };
+    world
+        .exec(&format!(
+            "CREATE SCHEMA other; CREATE TYPE other.\"My Type\" AS ENUM ('a');
+             CREATE TYPE pair AS (a int, b other.\"My Type\");
+             CREATE TABLE named (id int PRIMARY KEY, a other.\"My Type\", b other.\"My Type\"[], c pair{citext})"
+        ))
+        .await;
+    // Everything that a column can have and the server brings along, each as a column.
+    world
+        .exec(
+            "DO $$ BEGIN EXECUTE (SELECT 'CREATE TABLE built_in (id int PRIMARY KEY, '
+                || string_agg(format('%I pg_catalog.%I', 'c' || oid, typname), ', ' ORDER BY oid) || ')'
+             FROM pg_type WHERE typnamespace = 'pg_catalog'::regnamespace AND typtype IN ('b', 'r', 'm')
+                AND oid < 10000 AND typcategory <> 'A' AND (typcategory <> 'Z' OR oid = 18)); END $$",
+        )
+        .await;
+    let mut source = world.started().await;
+    for table in ["named", "built_in"] {
+        world.exec(&format!("INSERT INTO {table} VALUES (1)")).await;
+        let relation = source.changes().await.remove(0).relation;
+        let told = relation
+            .columns
+            .iter()
+            .map(|column| (&*column.name, &*column.type_name));
+        let query = format!(
+            "SELECT a.attname, t.typname FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+             WHERE a.attrelid = '{table}'::regclass AND a.attnum > 0 ORDER BY a.attnum"
+        );
+        let answer = world.sql.simple_query(&query).await.unwrap();
+        let said = answer.iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some((row.get(0)?, row.get(1)?)),
+            _ => None,
+        });
+        let (told, said): (Vec<_>, Vec<(&str, &str)>) = (told.collect(), said.collect());
+        assert!(told.len() >= 4, "{told:?}");
+        assert_eq!(told, said);
+    }
 }
 
 #[tokio::test]

@@ -48,6 +48,7 @@ const CLASS: EventClass<'static> = EventClass {
     columns: None,
     view: View::PLAIN,
     mark_last: true,
+    voice: Voice::NATIVE,
 };
 
 fn texts(event: &RoutedEvent, class: &EventClass<'_>) -> Vec<String> {

@@ -7,7 +7,11 @@ use std::cmp::Ordering;
 
 use rowcast_model::{Body, JsonRow, Kind, Operation};
 
-use super::{CompareOp, Filter, Literal, Test, like::like, value::Scalar};
+use super::{
+    CompareOp, Filter, Literal, Test,
+    like::{folded, like},
+    value::Scalar,
+};
 
 /// The answers that a condition may have, given what is known of the row. One of them: it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,9 +135,22 @@ impl Test {
                 .iter()
                 .map(|literal| compare(&scalar, CompareOp::Eq, literal))
                 .fold(Truth::FALSE, Truth::or),
-            Test::Like(pattern) => match scalar {
-                Scalar::Text(text) => like(&text, pattern).into(),
+            Test::Like(pattern) => match scalar.text() {
+                Some(text) => like(text, pattern).into(),
+                None => Truth::NULL,
+            },
+            Test::LikeAnyCase(pattern) => match scalar.text() {
+                Some(text) => like(&folded(text), pattern).into(),
+                None => Truth::NULL,
+            },
+            Test::Matches(pattern) => match scalar.text().map(|text| pattern.found_in(text)) {
+                Some(Some(found)) => found.into(),
                 _ => Truth::NULL,
+            },
+            Test::Distinct(literal) => match (&scalar, literal) {
+                (Scalar::Null, literal) => (*literal != Literal::Null).into(),
+                (_, Literal::Null) => Truth::TRUE,
+                _ => compare(&scalar, CompareOp::Neq, literal),
             },
         }
     }

@@ -39,6 +39,18 @@ pub(super) fn like(text: &str, pattern: &str) -> bool {
     }
 }
 
+/// The text with every character in lower case, as far as that is one character: `_` still counts them.
+pub(super) fn folded(text: &str) -> String {
+    let fold = |c: char| {
+        let mut lower = c.to_lowercase();
+        match (lower.next(), lower.next()) {
+            (Some(one), None) => one,
+            _ => c,
+        }
+    };
+    text.chars().map(fold).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::like;

@@ -1,18 +1,23 @@
 //! The filter language of subscriptions. Owns its syntax and its limits; evaluation is next door.
 //!
 //! `{"and":[…]}`, `{"or":[…]}`, `{"not":…}`, `{"column":"status","op":"eq","value":"open"}` with the
-//! operators eq, neq, lt, lte, gt, gte, in, like and is.
+//! operators eq, neq, lt, lte, gt, gte, in, like and is. The same filters can be written as Supabase does
+//! ([`Filter::parse_supabase`]), which has some operators more.
 
 mod decimal;
 mod eval;
 mod like;
 mod parse;
+mod regex;
+pub(crate) mod supabase;
+mod time;
 mod value;
 
 use std::sync::Arc;
 
 pub use eval::{Operand, Truth, should_deliver};
 pub use parse::FilterError;
+pub use regex::Pattern;
 pub use value::{eq_key_of_literal, eq_key_of_value};
 
 /// How large a filter may be.
@@ -65,6 +70,12 @@ pub enum Test {
     Like(Box<str>),
     /// `is`: `None` for null. Never unknown, except for a value that is not there.
     Is(Option<bool>),
+    /// `ilike`: like `like`, but upper and lower case are the same. The pattern is in lower case.
+    LikeAnyCase(Box<str>),
+    /// `match` and `imatch`: a regular expression is found in it.
+    Matches(Pattern),
+    /// `isdistinct`: another value than this, or null.
+    Distinct(Literal),
 }
 
 /// An operator that compares.
@@ -93,16 +104,27 @@ pub enum Literal {
     Text(Box<str>),
     /// A boolean.
     Bool(bool),
+    /// Text that is read as whatever the column is: a number, a boolean, a time or text.
+    Untyped(Box<str>),
+    /// Null: nothing equals it.
+    Null,
 }
 
 /// What an allocation costs beside its bytes, roughly.
 pub(crate) const ALLOCATION: usize = 32;
 
 impl Literal {
+    /// Whether all values that are equal to it can be looked up: a time has many texts.
+    fn has_one_text(&self) -> bool {
+        !matches!(self, Literal::Untyped(text) if time::read(text).is_some())
+    }
+
     fn cost(&self) -> usize {
         match self {
-            Literal::Number(text) | Literal::Text(text) => text.len() + ALLOCATION,
-            Literal::Bool(_) => 0,
+            Literal::Number(text) | Literal::Text(text) | Literal::Untyped(text) => {
+                text.len() + ALLOCATION
+            }
+            Literal::Bool(_) | Literal::Null => 0,
         }
     }
 }
@@ -114,6 +136,15 @@ impl Filter {
     /// [`FilterError`] says what is not understood.
     pub fn parse(json: &str, limits: &FilterLimits) -> Result<Filter, FilterError> {
         parse::parse(json, limits)
+    }
+
+    /// Reads a filter in the grammar of Supabase: conditions `column=operator.value`, parted by commas, of which
+    /// all have to hold.
+    ///
+    /// # Errors
+    /// [`FilterError`] says what is not understood.
+    pub fn parse_supabase(text: &str, limits: &FilterLimits) -> Result<Filter, FilterError> {
+        supabase::parse(text, limits)
     }
 
     /// Calls `visit` with every column that the filter names.
@@ -134,12 +165,13 @@ impl Filter {
             Filter::Not(inner) => inner.cost(),
             Filter::Column { column, test } => {
                 let values = match test {
-                    Test::Compare(_, literal) => literal.cost(),
+                    Test::Compare(_, literal) | Test::Distinct(literal) => literal.cost(),
                     Test::In(literals) => literals
                         .iter()
                         .map(|literal| size_of::<Literal>() + literal.cost())
                         .sum(),
-                    Test::Like(pattern) => pattern.len() + ALLOCATION,
+                    Test::Like(pattern) | Test::LikeAnyCase(pattern) => pattern.len() + ALLOCATION,
+                    Test::Matches(pattern) => pattern.cost(),
                     Test::Is(_) => 0,
                 };
                 column.len() + ALLOCATION + values
@@ -155,7 +187,7 @@ impl Filter {
             Filter::Column {
                 column,
                 test: Test::Compare(CompareOp::Eq, literal),
-            } => Some((column, literal)),
+            } => literal.has_one_text().then_some((column, literal)),
             Filter::And(parts) => parts.iter().find_map(Filter::needed_equality),
             _ => None,
         }

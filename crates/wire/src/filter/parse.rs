@@ -18,6 +18,17 @@ pub enum FilterError {
     /// An operator that is not known.
     #[error("`{0}` is not an operator; known are eq, neq, lt, lte, gt, gte, in, like, is")]
     Operator(String),
+    /// An operator that is not known, of Supabase's.
+    #[error(
+        "`{0}` is not an operator; known are eq, neq, lt, lte, gt, gte, in, like, ilike, match, imatch, is, isdistinct, each also behind `not.`"
+    )]
+    SupabaseOperator(String),
+    /// Not a condition of Supabase's.
+    #[error("`{0}` is not a condition; write column=operator.value, and commas between several")]
+    Condition(String),
+    /// Not even a text.
+    #[error("a filter is a text such as column=eq.value")]
+    NoText,
     /// A value that the operator cannot use.
     #[error("the value for `{column}` {what}")]
     Value {

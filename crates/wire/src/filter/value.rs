@@ -4,7 +4,7 @@ use std::{borrow::Cow, cmp::Ordering};
 
 use rowcast_model::Kind;
 
-use super::{Literal, decimal::Number};
+use super::{Literal, decimal::Number, time};
 
 /// A column's JSON value as something that compares.
 #[derive(Debug)]
@@ -13,6 +13,8 @@ pub(super) enum Scalar<'a> {
     Bool(bool),
     Number(Number<'a>),
     Text(Cow<'a, str>),
+    /// As Postgres writes it, with a `T`.
+    Timestamp(Cow<'a, str>),
     /// Arrays, composites, json: nothing that this language compares.
     Other,
 }
@@ -35,7 +37,8 @@ impl<'a> Scalar<'a> {
                 b"false" => Scalar::Bool(false),
                 _ => Scalar::Other,
             },
-            Kind::Text | Kind::Timestamp => text(json).map_or(Scalar::Other, Scalar::Text),
+            Kind::Text => text(json).map_or(Scalar::Other, Scalar::Text),
+            Kind::Timestamp => text(json).map_or(Scalar::Other, Scalar::Timestamp),
             Kind::Json | Kind::Array(..) | Kind::Composite(_) => Scalar::Other,
         }
     }
@@ -48,9 +51,36 @@ impl<'a> Scalar<'a> {
             (Scalar::Number(a), Literal::Number(b) | Literal::Text(b)) => {
                 Some(a.compare(&Number::parse(b.as_bytes())?))
             }
-            (Scalar::Text(a), Literal::Text(b)) => Some(a.as_bytes().cmp(b.as_bytes())),
+            (Scalar::Text(a), Literal::Text(b) | Literal::Untyped(b))
+            | (Scalar::Timestamp(a), Literal::Text(b)) => Some(a.as_bytes().cmp(b.as_bytes())),
+            (Scalar::Timestamp(a), Literal::Untyped(b)) => time::compare(a, b),
+            (Scalar::Bool(a), Literal::Untyped(b)) => Some(a.cmp(&boolean(b)?)),
+            (Scalar::Number(a), Literal::Untyped(b)) => {
+                Some(a.compare(&Number::parse(b.trim_ascii().as_bytes())?))
+            }
             _ => None,
         }
+    }
+
+    /// What patterns are looked for in.
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Scalar::Text(text) | Scalar::Timestamp(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+/// A boolean in one of the texts that Postgres takes for one.
+fn boolean(text: &str) -> Option<bool> {
+    let word = text.trim_ascii().to_ascii_lowercase();
+    let begins = |whole: &str| !word.is_empty() && whole.starts_with(&word);
+    match word.as_str() {
+        "1" | "on" => Some(true),
+        "0" | "of" | "off" => Some(false),
+        _ if begins("true") || begins("yes") => Some(true),
+        _ if begins("false") || begins("no") => Some(false),
+        _ => None,
     }
 }
 
@@ -75,7 +105,7 @@ pub fn eq_key_of_value(kind: &Kind, json: &[u8], out: &mut Vec<u8>) -> bool {
             out.push(b'n');
             number.write_key(out);
         }
-        Scalar::Text(text) => {
+        Scalar::Text(text) | Scalar::Timestamp(text) => {
             out.push(b't');
             out.extend_from_slice(text.as_bytes());
         }
@@ -84,7 +114,7 @@ pub fn eq_key_of_value(kind: &Kind, json: &[u8], out: &mut Vec<u8>) -> bool {
 }
 
 /// All keys under which values equal to this literal can be found: text that reads as a number equals
-/// a number column too.
+/// a number column too. (Of a time without a type there is none: it is never looked up.)
 pub fn eq_key_of_literal(literal: &Literal) -> Vec<Vec<u8>> {
     let number = |digits: &str| {
         let mut key = vec![b'n'];
@@ -99,5 +129,13 @@ pub fn eq_key_of_literal(literal: &Literal) -> Vec<Vec<u8>> {
             key.extend_from_slice(text.as_bytes());
             std::iter::once(key).chain(number(text)).collect()
         }
+        Literal::Untyped(text) => {
+            let mut key = vec![b't'];
+            key.extend_from_slice(text.as_bytes());
+            let boolean = boolean(text).map(|value| vec![b'b', u8::from(value)]);
+            let number = number(text.trim_ascii());
+            std::iter::once(key).chain(number).chain(boolean).collect()
+        }
+        Literal::Null => Vec::new(),
     }
 }
