@@ -214,6 +214,19 @@ impl Js {
         self.subscribe(topic).await;
     }
 
+    /// Comes in again with what has changed, after a join that was refused: the newer libraries try again by
+    /// themselves, the older do not.
+    pub async fn retry(&mut self, topic: &str, rows: &[(&str, Value)]) {
+        if self.library == OLD {
+            self.call(json!({"do": "unsubscribe", "channel": topic}))
+                .await;
+            self.until_some_day(topic, "CLOSED").await;
+            self.channel(topic, json!({}), rows).await;
+            self.begin_subscribe(topic).await;
+        }
+        self.until_some_day(topic, "SUBSCRIBED").await;
+    }
+
     /// The next status of a channel, and the error that came with it.
     pub async fn status(&mut self, channel: &str) -> (String, String) {
         let mine = |event: &Value| event["event"] == "status" && event["channel"] == channel;

@@ -87,11 +87,10 @@ async fn t17_supabase_the_hook_of_the_document_end_to_end() {
         js.call(create).await;
         js.call(json!({"do": "setAuth"})).await;
         hook(&mut js, organization).await;
-        let other = &PROJECT_2[..];
         let keys: [&[&str]; 5] = [
             &["projects", "list"],
             &["projects", "record", PROJECT_1],
-            &["projects", "record", other],
+            &["projects", "record", PROJECT_2],
             &["tasks", "list"],
             &["my_junction_table", "list"],
         ];
