@@ -229,6 +229,19 @@ async fn supabase_malformed_frames_do_not_close_the_socket_and_a_large_one_does(
         ] {
             raw.send_message(Message::text(text)).await;
         }
+        assert_eq!(
+            raw.ask("", "phoenix", "heartbeat", json!({}))
+                .await
+                .status(),
+            "ok"
+        );
+        let fence = world.fence("org_1").await;
+        raw.until_fence(fence).await;
+
+        // Another one, since patience with frames that make no sense ends some day.
+        let mut raw = Raw::open(world.server.public, vsn).await;
+        raw.joined("realtime:a", &session, json!([table("fences")]))
+            .await;
         let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
         raw.send_message(Message::text(deep)).await;
         for bytes in [
