@@ -21,6 +21,7 @@ mod limits;
 mod metrics;
 mod network;
 mod openapi;
+mod phoenix;
 mod server;
 pub mod session;
 mod sse;

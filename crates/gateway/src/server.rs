@@ -140,6 +140,7 @@ pub async fn serve(
     }
     let socket = Router::new()
         .route("/realtime/v1/websocket", get(ws::upgrade))
+        .route("/socket/websocket", get(ws::upgrade_phoenix))
         .route("/realtime/v1/events", any(sse::events))
         .with_state(shared);
     let public = Router::new()

@@ -113,6 +113,16 @@ impl Session {
         self
     }
 
+    /// The same for one that neither asks for signs of life nor tells positions: its client does the one by itself,
+    /// and knows nothing of the other.
+    pub fn quiet(mut self) -> Session {
+        const NEVER: Millis = Millis(u32::MAX);
+        self.ping_interval = NEVER;
+        self.position_interval = NEVER;
+        self.position += NEVER.get();
+        self
+    }
+
     /// The same, telling the position for the first time at another moment than those who came at once.
     pub fn spread(mut self, number: u64) -> Session {
         self.position -= self.position_interval.get().mul_f64(spread(number) / 2.0);

@@ -170,6 +170,10 @@ impl Cast<'_> {
             }
             (Some(_), None) => return,
         };
+        let wanted = self.classes.get(class);
+        if !wanted.is_some_and(|class| class.wants(event)) {
+            return;
+        }
         self.run
             .settle(self.classes, self.topics, self.conns, self.stage);
         let Some(conn) = self.conns.get_mut(sub.conn as usize) else {

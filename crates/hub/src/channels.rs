@@ -235,10 +235,14 @@ impl State {
         let Some(sub) = self.remove_sub(id) else {
             return;
         };
+        let ended = self.end_of_join(&sub, reason);
         if let Some(conn) = self.conns.get_mut(sub.conn as usize) {
             let organization = sub.topic.as_ref().and_then(Topic::organization);
-            let frame = server::taken_off(&sub.channel.to_string(), organization, reason, epoch);
-            stage.push_frame(&mut conn.mark, &conn.connection, &frame);
+            let channel = sub.channel.to_string();
+            let native = || Some(server::taken_off(&channel, organization, reason, epoch));
+            if let Some(frame) = ended.unwrap_or_else(native) {
+                stage.push_frame(&mut conn.mark, &conn.connection, &frame);
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 use rowcast_model::{OrgId, RoutedEvent, Topic, View};
 use rowcast_wire::{
     Columns, EventClass, EventMemo, Forms, Frame, Mode, encode_event, encode_event_into,
+    phoenix::Voice,
 };
 use slab::Slab;
 
@@ -29,6 +30,7 @@ pub(crate) struct ClassKey {
     pub forms: Forms,
     pub columns: Option<Columns>,
     pub mode: Mode,
+    pub voice: Voice,
 }
 
 pub(crate) struct Class {
@@ -83,7 +85,7 @@ impl Class {
 
     /// Whether those of this class want to hear of an event.
     pub(crate) fn wants(&self, event: &RoutedEvent) -> bool {
-        self.key.forms.broadcasts || event.as_message().is_none()
+        (self.key.forms.broadcasts || event.as_message().is_none()) && self.key.voice.wants(event)
     }
 
     /// Whether an event for everybody goes to all members without looking at each.
@@ -108,7 +110,8 @@ impl Class {
 
     /// Whether a subscriber of this class knows from this event that the transaction is complete.
     pub(crate) fn completes(&self, event: &RoutedEvent) -> bool {
-        event.last && self.marks_last(event)
+        // Supabase's protocol does not tell transactions apart.
+        event.last && self.marks_last(event) || self.key.voice != Voice::Native
     }
 
     fn encoding(&self, event: &RoutedEvent, view: View) -> EventClass<'_> {
@@ -120,7 +123,7 @@ impl Class {
             columns: self.key.columns.as_deref(),
             view,
             mark_last: self.marks_last(event),
-            voice: rowcast_wire::phoenix::Voice::NATIVE,
+            voice: &self.key.voice,
         }
     }
 

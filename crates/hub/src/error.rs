@@ -81,6 +81,11 @@ pub enum HubError {
     /// The application has to say yes first, and has not.
     #[error("the application has not let you on the channel `{0}`; subscribe to it first")]
     Unasked(Arc<str>),
+    /// Only native sockets are asked about.
+    #[error(
+        "the application decides who may be on the channel `{0}`; that is asked for sockets of the native protocol only"
+    )]
+    NativeOnly(Arc<str>),
     /// Nobody can be asked; the application signs who may.
     #[error(
         "the channel `{0}` is for those who bring a grant of the application; send it as `grant`"
@@ -175,7 +180,9 @@ impl HubError {
             HubError::WrongTable(_) | HubError::NoTables(_) => ErrorCode::InvalidTables,
             HubError::NoSuchChannel(_) | HubError::Argument { .. } => ErrorCode::UnknownChannel,
             HubError::OrganizationNeeded(_) => ErrorCode::OrganizationNeeded,
-            HubError::NotAdmitted { .. } | HubError::Unasked(_) => ErrorCode::ChannelForbidden,
+            HubError::NotAdmitted { .. } | HubError::Unasked(_) | HubError::NativeOnly(_) => {
+                ErrorCode::ChannelForbidden
+            }
             HubError::GrantNeeded(_) | HubError::GrantOfAnother(_) => ErrorCode::GrantInvalid,
             HubError::GrantOver => ErrorCode::GrantExpired,
             HubError::NoRelay(_) | HubError::KeyReadsOnly => ErrorCode::SendForbidden,

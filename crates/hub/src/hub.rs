@@ -19,7 +19,7 @@ use crate::{
     metrics::Metrics,
     outbox::Budget,
     stage::{Mark, Stage},
-    state::{About, Conn, State},
+    state::{About, Conn, Joins, State},
 };
 
 /// What a subscribe came to.
@@ -162,8 +162,9 @@ impl Hub {
         for connection in &welcomed {
             connection.queue(frame.clone());
         }
+        let joined = state.announce_to_joins();
         drop(state);
-        for connection in welcomed {
+        for connection in welcomed.into_iter().chain(joined) {
             connection.pump();
         }
     }
@@ -188,6 +189,15 @@ impl Hub {
 
     /// Registers an authenticated socket. It gets nothing before it subscribes.
     pub fn connect(&self, identity: Identity, sink: Arc<dyn Sink>) -> Arc<Connection> {
+        self.enlist(identity, sink, None)
+    }
+
+    /// The same for a socket of the Supabase protocol: see [`Hub::join`].
+    pub fn connect_phoenix(&self, identity: Identity, sink: Arc<dyn Sink>) -> Arc<Connection> {
+        self.enlist(identity, sink, Some(Box::default()))
+    }
+
+    fn enlist(&self, identity: Identity, sink: Arc<dyn Sink>, joins: Joins) -> Arc<Connection> {
         let mut state = self.state.lock();
         let id = state.next_connection;
         state.next_connection += 1;
@@ -203,6 +213,7 @@ impl Hub {
                 subs: smallvec::SmallVec::new(),
                 guests: 0,
                 described: 0,
+                joins,
             }),
         });
         match identity.auth {

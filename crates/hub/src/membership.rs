@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Why a subscription ended by itself.
-const REMOVED: &str = "membership_removed";
+pub(crate) const REMOVED: &str = "membership_removed";
 /// The same for a channel whose rule wants more than the membership that is left.
 const NOT_ADMITTED: &str = "not_admitted";
 
@@ -146,6 +146,7 @@ impl State {
         self.regrant_all(connection.slot, &mut |conn, frame| {
             conn.connection.queue(frame);
         });
+        self.follow_memberships(connection.slot);
         Ok(())
     }
 
@@ -214,13 +215,22 @@ impl State {
             };
             if let Some(reason) = ends
                 && let Some(sub) = self.remove_sub(id)
+                && let ended = self.end_of_join(&sub, reason)
                 && let Some(conn) = self.conns.get_mut(slot as usize)
             {
                 changed |= reason != NOT_ADMITTED;
                 let channel = sub.channel.to_string();
-                tell(conn, server::unsubscribed(None, &channel, Some(reason)));
+                let native = || Some(server::unsubscribed(None, &channel, Some(reason)));
+                if let Some(frame) = ended.unwrap_or_else(native) {
+                    tell(conn, frame);
+                }
             }
         }
+        if grant.is_some() {
+            self.follow_membership(slot, organization);
+        }
+        let native = |conn: &Conn| conn.about.joins.is_none();
+        changed &= self.conns.get(slot as usize).is_some_and(native);
         if changed && let Some(conn) = self.conns.get_mut(slot as usize) {
             let roles = grant.as_ref().map(|grant| &*grant.roles);
             tell(conn, server::membership(organization.as_str(), roles));

@@ -152,6 +152,7 @@ impl State {
             return;
         }
         self.settle(stage);
+        self.crash_joins(stage);
         let reason = "epoch_changed";
         let (start, all) = (self.position(), self.conns.len());
         for (_, sub) in &mut self.subs {

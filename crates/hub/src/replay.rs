@@ -280,7 +280,8 @@ impl State {
         let Some(conn) = self.conns.get(connection.slot as usize) else {
             return;
         };
-        if conn.connection.id != connection.id {
+        // Supabase's protocol knows no positions.
+        if conn.connection.id != connection.id || conn.about.joins.is_some() {
             return;
         }
         let subs = conn.about.subs.iter();

@@ -135,15 +135,15 @@ impl Hub {
 
     /// Closes those connections, after telling them why if a reason is given. Says how many.
     pub fn disconnect_where(&self, which: &Which, code: CloseCode, reason: Option<&str>) -> usize {
-        let mut meant: Vec<Arc<Connection>> = Vec::new();
+        let mut meant: Vec<(Arc<Connection>, bool)> = Vec::new();
         self.each(0, |state, conn| {
             if which.fits(state, conn) && conn.connection.closed().is_none() {
-                meant.push(conn.connection.clone());
+                meant.push((conn.connection.clone(), conn.about.joins.is_none()));
             }
             true
         });
-        for connection in &meant {
-            if let Some(reason) = reason {
+        for (connection, native) in &meant {
+            if let (Some(reason), true) = (reason, native) {
                 let after = code.come_back().then(|| come_back_after(connection.id));
                 connection.send(server::goodbye(reason, after));
             }

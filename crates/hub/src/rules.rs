@@ -65,6 +65,11 @@ impl Rules {
         named.map(|rule| &rule.shown)
     }
 
+    /// Whether anything is told of a table of this name.
+    pub(crate) fn tracks(&self, schema: Option<&str>, table: &str) -> bool {
+        self.named(schema, table).next().is_some()
+    }
+
     fn kept(
         &self,
         schema: Option<&str>,
@@ -209,10 +214,13 @@ impl State {
             let Some(sub) = self.remove_sub(id) else {
                 continue;
             };
+            let ended = self.end_of_join(&sub, COLUMN_HIDDEN);
             if let Some(conn) = self.conns.get_mut(sub.conn as usize) {
                 let channel = sub.channel.to_string();
-                let frame = server::unsubscribed(None, &channel, Some(COLUMN_HIDDEN));
-                stage.push_frame(&mut conn.mark, &conn.connection, &frame);
+                let native = || Some(server::unsubscribed(None, &channel, Some(COLUMN_HIDDEN)));
+                if let Some(frame) = ended.unwrap_or_else(native) {
+                    stage.push_frame(&mut conn.mark, &conn.connection, &frame);
+                }
             }
         }
     }

@@ -26,6 +26,7 @@ use crate::{
     directory::Directory,
     doors::Doors,
     history::{self, History},
+    join::Joined,
     may_see,
     metrics::Metrics,
     pass::Pass,
@@ -46,6 +47,9 @@ pub(crate) struct Conn {
     pub about: Box<About>,
 }
 
+/// The joins of a socket of the Supabase protocol; `None`: it is a native one.
+pub(crate) type Joins = Option<Box<Vec<Arc<Joined>>>>;
+
 /// Whose connection it is and what it listens to.
 pub(crate) struct About {
     pub identity: Identity,
@@ -56,6 +60,7 @@ pub(crate) struct About {
     pub guests: usize,
     /// What the table lists of its subscriptions take.
     pub described: usize,
+    pub joins: Joins,
 }
 
 /// One subscription.
@@ -89,6 +94,8 @@ pub(crate) struct Sub {
     pub cost: u32,
     /// What it has to do with who is there.
     pub seat: Option<Box<Seat>>,
+    /// The join that it is a part of, on a socket of the Supabase protocol.
+    pub join: Option<Arc<Joined>>,
 }
 
 /// One entry of a table list; the table without a name stands for what is not of a row.

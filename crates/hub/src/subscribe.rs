@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use rowcast_model::{Authorizer, Channel, Cursor, Lsn, OrgId, TableName, Topic};
-use rowcast_wire::{Ref, TableSelection, server};
+use rowcast_wire::{Ref, TableSelection, phoenix::Voice, server};
 use smallvec::SmallVec;
 
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
     classes::ClassKey,
     directory::Directory,
     history::Of,
+    join::Joined,
     pass::Pass,
     recovery::Recovering,
     resume::{Known, Resume, judge},
@@ -120,6 +121,8 @@ impl State {
             skip_until,
             replay,
             pass,
+            join: None,
+            voice: Voice::Native,
         };
         let admitted = (topic, grant);
         let follow = wanted.presence;
@@ -271,7 +274,7 @@ impl State {
         }
     }
 
-    fn insert(
+    pub(crate) fn insert(
         &mut self,
         connection: &Arc<Connection>,
         channel: Arc<str>,
@@ -287,6 +290,7 @@ impl State {
                 forms: wanted.forms,
                 columns,
                 mode: wanted.mode,
+                voice: begins.voice.clone(),
             })
         };
         let (class, parts) = match tables {
@@ -331,6 +335,7 @@ impl State {
             parts,
             cost: begins.cost,
             seat: None,
+            join: begins.join,
         });
         let id = u32::try_from(id).unwrap_or(u32::MAX);
         let pass = self.subs.get(id as usize).and_then(|sub| sub.pass.as_ref());
@@ -398,12 +403,15 @@ pub(crate) struct Entry {
 }
 
 /// Where a subscription begins.
-struct Begins {
-    cost: u32,
-    since: Cursor,
-    skip_until: Option<Cursor>,
-    replay: Option<Box<Replay>>,
-    pass: Option<Box<Pass>>,
+pub(crate) struct Begins {
+    pub cost: u32,
+    pub since: Cursor,
+    pub skip_until: Option<Cursor>,
+    pub replay: Option<Box<Replay>>,
+    pub pass: Option<Box<Pass>>,
+    /// The join that it is a part of.
+    pub join: Option<Arc<Joined>>,
+    pub voice: Voice,
 }
 
 /// Whether a channel gets what is said to all organizations.

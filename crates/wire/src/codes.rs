@@ -124,6 +124,7 @@ table! {
         AuthUnavailable = 4006, "auth_unavailable", "Tokens cannot be checked at the moment; come back later.", true;
         Internal = 4007, "internal", "Something failed inside the service; come back with the last cursor.", true;
         TooFast = 4008, "too_fast", "Too many connections were opened in a short time; come back later.", true;
+        UserChanged = 4009, "user_changed", "The socket was shown a token of another user; come back with that.", true;
         AuthTimeout = 4500, "auth_timeout", "No `auth` frame came in time; send it first.", false;
         AuthFailed = 4501, "auth_failed", "The token or API key was refused; get another one first.", false;
         TokenExpired = 4502, "token_expired", "The token expired and was not refreshed; get a new one first.", false;

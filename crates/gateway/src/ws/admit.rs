@@ -160,7 +160,7 @@ async fn first_frame(socket: &TcpStream, reader: &mut Reader) -> Result<Bytes, S
         }
         let (code, close) = match read {
             Read::Text(text) => return Ok(text),
-            Read::Binary => (ErrorCode::BinaryFrame, CloseCode::Protocol),
+            Read::Binary(_) => (ErrorCode::BinaryFrame, CloseCode::Protocol),
             Read::TooLarge => (ErrorCode::TooLarge, CloseCode::TooLarge),
             Read::NoRoom => (ErrorCode::Overloaded, CloseCode::Overloaded),
             Read::Broken => return Err(Stranger::Refused(None, CloseCode::Protocol)),

@@ -37,7 +37,7 @@ pub(crate) enum Denied {
 }
 
 /// Whose connection it is.
-pub(super) struct Whose {
+pub(crate) struct Whose {
     pub connection: Arc<Connection>,
     user: UserId,
     /// Of an API key, whose id may be the name of a user.
@@ -131,7 +131,7 @@ impl Entry {
     }
 
     /// Whose this connection is from here on.
-    pub(super) fn whose(self, connection: Arc<Connection>, verified: Verified) -> Whose {
+    pub(crate) fn whose(self, connection: Arc<Connection>, verified: Verified) -> Whose {
         Whose {
             connection,
             user: verified.identity.user,
@@ -153,7 +153,7 @@ impl Whose {
     }
 
     /// Whether user and organization may do this `n` times now.
-    pub(super) fn may(
+    pub(crate) fn may(
         &self,
         shared: &Shared,
         kind: Kind,
@@ -194,7 +194,7 @@ pub(super) fn expires_in(expires_at: Option<u64>) -> Option<u64> {
 }
 
 /// The moment a token ends, on the clock that cannot be set.
-pub(super) fn expiry(now: Instant, expires_at: Option<u64>) -> Option<Instant> {
+pub(crate) fn expiry(now: Instant, expires_at: Option<u64>) -> Option<Instant> {
     now.checked_add(left(expires_at)?)
 }
 

@@ -13,6 +13,10 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::{Shared, socket};
+use crate::{
+    admission::Ticket,
+    phoenix::{self, Dialed},
+};
 
 type Answer = axum::response::Response;
 
@@ -26,7 +30,25 @@ fn refuse(status: StatusCode, why: &'static str) -> Answer {
 }
 
 /// `GET /realtime/v1/websocket`.
-pub(crate) async fn upgrade(State(shared): State<Arc<Shared>>, mut request: Request) -> Answer {
+pub(crate) async fn upgrade(State(shared): State<Arc<Shared>>, request: Request) -> Answer {
+    if let Some(dialed) = Dialed::of(&request) {
+        return phoenix::upgrade(shared, request, dialed).await;
+    }
+    switch(shared, request, socket::run)
+}
+
+/// `GET /socket/websocket`: for those who speak Supabase's protocol.
+pub(crate) async fn upgrade_phoenix(State(shared): State<Arc<Shared>>, request: Request) -> Answer {
+    let dialed = Dialed::expected(&request);
+    phoenix::upgrade(shared, request, dialed).await
+}
+
+/// Makes a socket of a request and has it served, if it may be one.
+pub(crate) fn switch<F: Future<Output = ()> + Send>(
+    shared: Arc<Shared>,
+    mut request: Request,
+    serve: impl FnOnce(Arc<Shared>, Ticket, TcpStream, Vec<u8>) -> F + Send + 'static,
+) -> Answer {
     let (outcome, answer) = match check(request.headers(), &shared) {
         Err((outcome, status, why)) => (outcome, refuse(status, why)),
         Ok(accept) => {
@@ -47,7 +69,7 @@ pub(crate) async fn upgrade(State(shared): State<Arc<Shared>>, mut request: Requ
                     let own = shared.clone();
                     shared.sockets.spawn(async move {
                         if let Some((stream, early)) = upgraded(upgrading).await {
-                            socket::run(own, ticket, stream, early).await;
+                            serve(own, ticket, stream, early).await;
                         }
                     });
                     ("accepted", switching(accept))

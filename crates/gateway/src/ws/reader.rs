@@ -18,11 +18,11 @@ use super::{
 const READS_PER_TURN: u32 = 16;
 
 /// What the reader found.
-pub(super) enum Read {
+pub(crate) enum Read {
     /// A text frame.
     Text(Bytes),
     /// A binary frame.
-    Binary,
+    Binary(Bytes),
     /// A ping or pong: a sign of life.
     Life,
     /// Nothing more at the moment.
@@ -41,7 +41,7 @@ pub(super) enum Read {
     Gone,
 }
 
-pub(super) struct Reader(WebSocket<In>);
+pub(crate) struct Reader(WebSocket<In>);
 
 impl Reader {
     /// Reads `early` first, which came before this was a WebSocket; no message may be longer than `most` bytes.
@@ -105,7 +105,7 @@ impl Reader {
         use tungstenite::Error;
         match self.0.read() {
             Ok(Message::Text(text)) => Read::Text(text.into()),
-            Ok(Message::Binary(_)) => Read::Binary,
+            Ok(Message::Binary(bytes)) => Read::Binary(bytes),
             Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => Read::Life,
             Ok(Message::Close(_)) => {
                 // Moves the answer to the answers; that the connection is closed now is no news.

@@ -74,7 +74,7 @@ impl Saying<'_> {
 }
 
 /// Says something when no transaction of the log is published in part, trying again for a while.
-pub(super) async fn between_transactions(
+pub(crate) async fn between_transactions(
     hub: &Hub,
     mut say: impl FnMut() -> Result<Sent, HubError>,
 ) -> Result<Sent, HubError> {

@@ -30,5 +30,8 @@ pub use self::{
 };
 pub(crate) use self::{event::Memo, event::encode};
 
+/// What the topic of every channel begins with.
+pub const TOPIC_PREFIX: &str = "realtime:";
+
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,319 @@
+//! What frames of the Supabase protocol mean on a socket that is somebody's.
+
+use std::{collections::HashMap, sync::Arc, time::Instant};
+
+use rowcast_hub::{HubError, Relay, Room};
+use rowcast_model::{Channel, OrgId};
+use rowcast_wire::{
+    CloseCode, ErrorCode, Frame,
+    phoenix::{self, Broadcast, Join, Payload, Push, Says, Version},
+};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    join,
+    token::{self, Fingerprint},
+};
+use crate::{
+    auth::Refused,
+    limits::{Exceeded, Kind},
+    ws::{Place, Said, Shared, Speech, between_transactions, expiry, keep_writing},
+};
+
+/// The protocol on one socket.
+pub(super) struct Phoenix {
+    version: Version,
+    /// The token that counts.
+    pub(super) token: Option<Fingerprint>,
+    /// What is known of the joined channels beside what the hub knows; no more than that allows.
+    joins: HashMap<Arc<str>, Flags>,
+}
+
+/// How a channel was joined.
+#[derive(Clone)]
+struct Flags {
+    ack: bool,
+    to_self: bool,
+    channel: Channel,
+    organization: Option<OrgId>,
+}
+
+impl Phoenix {
+    pub(super) fn new(version: Version) -> Phoenix {
+        Phoenix {
+            version,
+            token: None,
+            joins: HashMap::new(),
+        }
+    }
+
+    fn reply(&self, push: &Push, result: Result<&str, &str>) -> Frame {
+        let (join_ref, reference) = (push.join_ref.as_deref(), push.reference.as_deref());
+        phoenix::reply(self.version, join_ref, reference, &push.topic, result)
+    }
+
+    /// Handles a push; true when patience is at its end.
+    pub(super) async fn handle(&mut self, place: &mut Place<'_>, push: Push) -> bool {
+        let connection = place.whose.connection.clone();
+        match &push.says {
+            Says::Heartbeat => {
+                let reference = push.reference.as_deref();
+                connection.send(phoenix::heartbeat_reply(self.version, reference));
+                false
+            }
+            Says::Join(join) => {
+                let joined = self.join(place, &push, join).await;
+                match joined {
+                    Ok(()) => false,
+                    Err(why) => {
+                        connection.send(self.reply(&push, Err(&why)));
+                        place.session.refused()
+                    }
+                }
+            }
+            Says::Leave => {
+                self.joins.remove(&push.topic);
+                let answer = self.reply(&push, Ok("{}"));
+                place.shared.hub.leave(&connection, &push.topic, answer);
+                false
+            }
+            _ if !self.joins.contains_key(&push.topic) => {
+                if push.reference.is_some() {
+                    connection.send(self.reply(&push, Err("unmatched topic")));
+                }
+                place.session.refused()
+            }
+            Says::AccessToken(Some(token)) => self.renew(place, &push.topic, token).await,
+            Says::Broadcast(broadcast) => self.broadcast(place, &push, broadcast).await,
+            Says::Presence(_) => {
+                let why = "presence is spoken on sockets of the native protocol only";
+                connection.send(self.reply(&push, Err(why)));
+                false
+            }
+            Says::AccessToken(None) | Says::Unknown => false,
+        }
+    }
+
+    async fn join(
+        &mut self,
+        place: &mut Place<'_>,
+        push: &Push,
+        wanted: &Join,
+    ) -> Result<(), String> {
+        let now = Instant::now();
+        let (shared, whose) = (place.shared, place.whose);
+        let allowed = place.session.may_join(&whose.quota, now);
+        let allowed = allowed.and_then(|()| whose.may(shared, Kind::Joins, 1, now));
+        allowed.map_err(|exceeded| {
+            shared.metrics.limited(exceeded);
+            format!("ClientJoinRateLimitReached: {}", exceeded.message())
+        })?;
+        if let Some(token) = &wanted.access_token {
+            self.take_token(place, token).await?;
+        }
+        let channel = join::channel_of(&push.topic)?;
+        if wanted.replay.is_some() {
+            return Err(
+                "UnableToReplayMessages: Realtime was unable to replay messages".to_owned(),
+            );
+        }
+        let organization = Some(place.whose.home.clone());
+        let flags = Flags {
+            ack: wanted.ack,
+            to_self: wanted.to_self,
+            channel: channel.clone(),
+            organization: organization.clone(),
+        };
+        let room = Room {
+            channel,
+            organization,
+            required: wanted.private,
+        };
+        let join = join::of(self.version, push, wanted, room);
+        let connection = &place.whose.connection;
+        let joined = place.shared.hub.join(connection, join);
+        joined.map_err(|error| {
+            place.shared.metrics.error(error.error_code());
+            refusal(&push.topic, &error)
+        })?;
+        self.joins.insert(push.topic.clone(), flags);
+        Ok(())
+    }
+
+    /// Takes another token of the same user.
+    async fn take_token(
+        &mut self,
+        place: &mut Place<'_>,
+        token: &SecretString,
+    ) -> Result<(), String> {
+        let text = token.expose_secret();
+        let fingerprint = Fingerprint::of(text);
+        if !token::is_somebodys(text) || self.token == Some(fingerprint) {
+            return Ok(());
+        }
+        let (shared, connection) = (place.shared, &place.whose.connection);
+        let mut until = Instant::now() + shared.limits.auth_timeout;
+        until = place.session.expires().map_or(until, |at| at.min(until));
+        let verified = tokio::select! {
+            verified = shared.verifier.verify(text, &shared.hub) => verified,
+            () = tokio::time::sleep_until(until.into()) => Err(Refused::unavailable()),
+            () = keep_writing(place.socket, connection) => Err(Refused::unavailable()),
+        };
+        let verified = verified.map_err(|refused| {
+            shared.metrics.refused(refused.code);
+            token::reason(&refused)
+        })?;
+        if let Err(error) = shared.hub.renew(connection, verified.identity) {
+            // Whoever it is now: the client dials again and joins with what it has.
+            connection.close(CloseCode::UserChanged);
+            return Err(format!("Unauthorized: {error}"));
+        }
+        if verified.organizations.is_none() {
+            let expires = expiry(Instant::now(), verified.expires_at);
+            place.session.renewed(expires);
+        }
+        self.token = Some(fingerprint);
+        Ok(())
+    }
+
+    async fn renew(&mut self, place: &mut Place<'_>, topic: &str, token: &SecretString) -> bool {
+        let before = self.token;
+        let hub = &place.shared.hub;
+        match self.take_token(place, token).await {
+            Ok(()) if self.token == before => false,
+            Ok(()) => {
+                hub.confirm(&place.whose.connection, topic);
+                false
+            }
+            Err(why) => {
+                let why = why.split_once(": ").map_or(&*why, |(_, why)| why);
+                self.joins.remove(topic);
+                hub.expel(&place.whose.connection, topic, why);
+                place.session.refused()
+            }
+        }
+    }
+
+    /// Says something to the others on a channel.
+    async fn broadcast(
+        &mut self,
+        place: &mut Place<'_>,
+        push: &Push,
+        broadcast: &Broadcast,
+    ) -> bool {
+        let Some(flags) = self.joins.get(&push.topic).cloned() else {
+            return false;
+        };
+        let (shared, connection) = (place.shared, &place.whose.connection);
+        let now = Instant::now();
+        if let Err(exceeded) = place.whose.may(shared, Kind::Requests, 1, now) {
+            self.limited(place, exceeded);
+            return false;
+        }
+        let said = match &broadcast.payload {
+            _ if !place.session.may_say(&shared.limits, now) => {
+                shared.metrics.error(ErrorCode::SendLimited);
+                Err((ErrorCode::SendLimited.sentence().to_owned(), true))
+            }
+            Payload::Binary(_) => Err(("the payload has to be JSON".to_owned(), false)),
+            Payload::Json(payload) => {
+                let relay = Relay {
+                    channel: flags.channel,
+                    organization: flags.organization,
+                    event: broadcast.event.clone(),
+                    payload: payload.clone(),
+                    to_self: flags.to_self,
+                };
+                let hub = &shared.hub;
+                let saying = between_transactions(hub, || hub.relay(connection, &relay));
+                let said = tokio::select! {
+                    said = saying => said,
+                    () = keep_writing(place.socket, connection) => return false,
+                };
+                said.map(drop).map_err(|error: HubError| {
+                    shared.metrics.error(error.error_code());
+                    (error.to_string(), error.error_code().come_back())
+                })
+            }
+        };
+        match said {
+            Ok(()) => {
+                if flags.ack {
+                    connection.send(self.reply(push, Ok("{}")));
+                }
+                false
+            }
+            // Whoever did not ask for an answer has been told by its client that all is well; so it is said anyway.
+            Err((why, patient)) => {
+                if flags.ack && push.reference.is_some() {
+                    connection.send(self.reply(push, Err(&why)));
+                } else {
+                    let (version, topic) = (self.version, &push.topic);
+                    let told = phoenix::system(version, None, topic, "broadcast", false, &why);
+                    connection.send(told);
+                }
+                !patient && place.session.refused()
+            }
+        }
+    }
+}
+
+impl Speech for Phoenix {
+    async fn take(&mut self, place: &mut Place<'_>, message: Said) -> bool {
+        let limits = place.shared.wire_limits();
+        let push = match &message {
+            Said::Text(text) => phoenix::parse(self.version, text, &limits),
+            Said::Binary(bytes) => phoenix::parse_binary(bytes, &limits),
+        };
+        match push {
+            Ok(push) => Box::pin(self.handle(place, push)).await,
+            Err(error) => {
+                place.shared.metrics.error(ErrorCode::InvalidField);
+                let address = error.address.as_ref();
+                // Others could not be answered: they name no channel, or want no answer.
+                if let Some(to) = address.filter(|to| to.reference.is_some()) {
+                    let (join_ref, reference) = (to.join_ref.as_deref(), to.reference.as_deref());
+                    let why = error.to_string();
+                    let (version, topic) = (self.version, &to.topic);
+                    let answer = phoenix::reply(version, join_ref, reference, topic, Err(&why));
+                    place.whose.connection.send(answer);
+                }
+                place.session.refused()
+            }
+        }
+    }
+
+    fn refuse(&self, place: &Place<'_>, code: ErrorCode) {
+        let hub = &place.shared.hub;
+        hub.tell_joins(&place.whose.connection, code.sentence());
+    }
+
+    fn limited(&self, place: &Place<'_>, exceeded: Exceeded) {
+        place.shared.metrics.limited(exceeded);
+        place.shared.metrics.error(exceeded.code());
+        let hub = &place.shared.hub;
+        hub.tell_joins(&place.whose.connection, &exceeded.message());
+    }
+
+    fn next(&self, _: &Shared) -> Option<Instant> {
+        None
+    }
+
+    fn go_on(&mut self, _: &mut Place<'_>, _: Instant) {}
+}
+
+/// Why a join is refused, in words that clients know.
+fn refusal(topic: &str, error: &HubError) -> String {
+    let name = topic.strip_prefix(phoenix::TOPIC_PREFIX).unwrap_or(topic);
+    match error {
+        HubError::TooManySubscriptions(_)
+        | HubError::SubscriptionsTooLarge(_)
+        | HubError::TooManyFilters => {
+            format!("ChannelRateLimitReached: Too many channels: {error}")
+        }
+        HubError::NotReady | HubError::Closed => format!("RealtimeRestarting: {error}"),
+        _ => format!(
+            "Unauthorized: You do not have permissions to read from this Channel topic: {name} ({error})"
+        ),
+    }
+}
