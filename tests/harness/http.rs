@@ -13,6 +13,7 @@ use tokio::{
 pub struct Answer {
     pub status: u16,
     pub head: String,
+    /// Null where there is no body.
     pub json: Value,
 }
 
@@ -61,6 +62,9 @@ pub async fn call(
     Answer {
         status: head.split(' ').nth(1).unwrap().parse().unwrap(),
         head: head.to_owned(),
-        json: serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}")),
+        json: match body {
+            "" => Value::Null,
+            body => serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}")),
+        },
     }
 }

@@ -56,6 +56,7 @@ fn check(document: &Value, schema: &Value, value: &Value, place: &str) {
     }
     for (name, value) in object {
         let known = schema["properties"].get(name);
+        let known = known.or_else(|| schema.get("additionalProperties"));
         let known = known.unwrap_or_else(|| panic!("{place}: {name} is not documented"));
         check(document, known, value, &format!("{place}.{name}"));
     }

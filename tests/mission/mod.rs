@@ -23,6 +23,7 @@ mod shapes;
 mod sse;
 mod sse_answers;
 mod sse_grants;
+mod supabase_rest;
 mod table_events;
 mod tracking;
 pub mod who_sees_what;

@@ -25,6 +25,7 @@ mod phoenix;
 mod server;
 pub mod session;
 mod sse;
+mod supabase_rest;
 mod takeover;
 mod ws;
 
@@ -40,4 +41,5 @@ pub use metrics::GatewayMetrics;
 pub use network::{Network, NotANetwork};
 pub use openapi::openapi;
 pub use server::{Gateway, HEAD_BYTES, INTERNAL_CONNECTIONS, Services, serve};
+pub use supabase_rest::SENDER_BYTES;
 pub use ws::event::{COUNTED_BYTES, COUNTED_USERS};

@@ -155,6 +155,16 @@ fn schemas() -> Value {
             "cursor": text(true), "sockets": whole(), "durable": flag(),
             "results": list(object(&[("cursor", text(false)), ("sockets", whole())])),
         }},
+        "SupabaseBroadcast": {"type": "object", "required": ["messages"], "description": "docs/supabase.md", "properties": {
+            "messages": list(json!({"type": "object", "required": ["topic", "event", "payload"], "properties": {
+                "topic": text(false), "event": text(false), "payload": {"type": "object"}, "private": flag(),
+            }})),
+        }},
+        "Payload": {"type": "object", "description": "The payload itself."},
+        "SupabaseError": {"type": "object", "required": ["code", "message"], "properties": {
+            "code": text(false), "message": text(false), "error": text(false),
+            "errors": {"type": "object", "description": "What is wrong, by field.", "additionalProperties": list(text(false))},
+        }},
         "Alive": object(&[("status", text(false))]),
     })
 }
@@ -273,6 +283,48 @@ pub fn openapi() -> Value {
         ),
         "Revoke",
     );
+    let rest = |says: &str, schema: &str, place: &[(&str, &str, &str)]| {
+        let of = |status: &u16| {
+            let refused = body("Refused.", &named("SupabaseError"));
+            (status.to_string(), refused)
+        };
+        let statuses = [401, 403, 405, 408, 413, 415, 422, 429, 503];
+        let mut answers: Map<String, Value> = statuses.iter().map(of).collect();
+        answers.insert("202".into(), json!({"description": "Said."}));
+        let query = [
+            (
+                "organization",
+                "query",
+                "Which organization, where the topic does not say one.",
+            ),
+            ("private", "query", "true or false; without effect."),
+        ];
+        let mut all = parameters(&[place, &query].concat());
+        for one in all.iter_mut().filter(|one| one["in"] == "path") {
+            one["required"] = true.into();
+        }
+        let operation = json!({"summary": says, "responses": answers, "parameters": all,
+            "security": [{"userToken": []}, {"accessToken": []}, {"apikey": []}]});
+        json!({"post": asks(operation, schema)})
+    };
+    let many = || {
+        rest(
+            "Says several things, as clients of Supabase do that are on no channel.",
+            "SupabaseBroadcast",
+            &[],
+        )
+    };
+    let place = [
+        ("topic", "path", "The channel."),
+        ("event", "path", "The event."),
+    ];
+    let one = || {
+        rest(
+            "Says one thing, as clients of Supabase do.",
+            "Payload",
+            &place,
+        )
+    };
     let alive = json!({"summary": "The process is alive.", "security": [], "responses": {"200": body("It is.", &named("Alive"))}});
     let bearer = |says: &str| json!({"type": "http", "scheme": "bearer", "description": says});
     json!({
@@ -281,6 +333,10 @@ pub fn openapi() -> Value {
         "paths": {
             "/broadcast": {"post": broadcast},
             "/realtime/v1/events": {"get": events},
+            "/realtime/v1/api/broadcast": many(),
+            "/realtime/v1/api/broadcast/{topic}/events/{event}": one(),
+            "/api/broadcast": many(),
+            "/api/broadcast/{topic}/events/{event}": one(),
             "/admin/connections": {"get": connections},
             "/admin/channels": {"get": channels},
             "/admin/disconnect": {"post": disconnect},
@@ -293,6 +349,7 @@ pub fn openapi() -> Value {
             "securitySchemes": {
                 "userToken": bearer("A JWT or an API key."),
                 "accessToken": bearer("ACCESS_TOKEN of the service."),
+                "apikey": {"type": "apiKey", "in": "header", "name": "apikey", "description": "The same token of a user, or API key, where clients of Supabase put it."},
             },
         },
     })

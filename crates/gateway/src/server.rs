@@ -42,7 +42,7 @@ use crate::{
     broadcast::{self, Broadcasts},
     coming, http,
     limits::{Gates, MOST_COUNTED, Plans},
-    openapi, sse,
+    openapi, sse, supabase_rest,
     takeover::Takeover,
     ws::{self, Shared},
 };
@@ -142,9 +142,10 @@ pub async fn serve(
         .route("/realtime/v1/websocket", get(ws::upgrade))
         .route("/socket/websocket", get(ws::upgrade_phoenix))
         .route("/realtime/v1/events", any(sse::events))
-        .with_state(shared);
+        .with_state(shared.clone());
     let public = Router::new()
         .route("/healthz", get(http::healthz))
+        .merge(supabase_rest::routes(shared, broadcasts.clone()))
         .merge(broadcast::routes(broadcasts))
         .merge(admin::routes(admin))
         .merge(openapi::routes())

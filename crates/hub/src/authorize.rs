@@ -13,9 +13,8 @@ use serde_json::value::RawValue;
 
 use crate::{
     Connection, Hub, HubError, Subscription,
-    doors::Guest,
-    error::ask_error_frame,
     grants::ShownGrant,
+    guest::{Guest, Wanted},
     pass::{Due, Ending, Pass, Then},
     spread,
     state::State,
@@ -140,25 +139,27 @@ impl State {
         if by.handler.is_none() {
             return Err(HubError::GrantNeeded(name));
         }
-        self.wait(connection, wanted, admitted.topic, by)
-    }
-
-    /// Somebody waits for what the application says.
-    fn wait(
-        &mut self,
-        connection: &Arc<Connection>,
-        wanted: Subscription,
-        topic: Topic,
-        by: Arc<Authorizer>,
-    ) -> Result<(), HubError> {
         if wanted.tables.is_some() {
             return Err(HubError::NoTables(wanted.channel));
         }
+        let cost = self.afford(connection, None, &wanted)?;
+        let wanted = Wanted::Subscription(Box::new(wanted));
+        self.wait(connection, wanted, admitted.topic, by, cost)
+    }
+
+    /// Somebody waits for what the application says.
+    pub(crate) fn wait(
+        &mut self,
+        connection: &Arc<Connection>,
+        wanted: Wanted,
+        topic: Topic,
+        by: Arc<Authorizer>,
+        cost: u32,
+    ) -> Result<(), HubError> {
         if self.doors.guests.len() >= self.limits.guests {
             return Err(HubError::TooManyGuests);
         }
         let most = self.limits.subscriptions;
-        let cost = self.afford(connection, None, &wanted)?;
         let conn = self.conn(connection).ok_or(HubError::Closed)?;
         let count = conn.about.subs.len() + conn.about.guests;
         if count >= most {
@@ -169,7 +170,7 @@ impl State {
         self.described += cost as usize;
         let key = self.doors.guests.insert(Guest {
             connection: connection.clone(),
-            wanted: Box::new(wanted),
+            wanted,
             topic,
             by,
             asked: None,
@@ -205,7 +206,7 @@ impl State {
         let gone = self.doors.guests.iter().filter(|(_, guest)| {
             let of = |(channel, organization): (&Channel, Option<&OrgId>)| {
                 let own = guest.topic.organization();
-                guest.wanted.channel == *channel && (own.is_none() || own == organization)
+                guest.wanted.channel() == channel && (own.is_none() || own == organization)
             };
             guest.connection.id == connection.id && channel.is_none_or(of)
         });
@@ -216,8 +217,24 @@ impl State {
         gone.len()
     }
 
+    /// The same of a join.
+    pub(crate) fn dismiss_join(&mut self, connection: u64, topic: &str) {
+        let guests = self.doors.guests.iter();
+        let gone = guests
+            .filter(|(_, guest)| guest.connection.id == connection && guest.wanted.joins(topic));
+        let gone: Vec<usize> = gone.map(|(key, _)| key).collect();
+        for key in gone {
+            self.remove_guest(key);
+        }
+    }
+
     /// The pass of a connection's subscription.
-    fn pass_of(&self, connection: &Connection, channel: &Channel, topic: &Topic) -> Option<Pass> {
+    pub(crate) fn pass_of(
+        &self,
+        connection: &Connection,
+        channel: &Channel,
+        topic: &Topic,
+    ) -> Option<Pass> {
         let conn = self.conns.get(connection.slot as usize)?;
         let id = self.find_sub(conn, channel, topic.organization())?;
         let sub = self.subs.get(id as usize)?;
@@ -249,7 +266,7 @@ impl State {
                 continue;
             }
             guest.asked = Some(number);
-            let (connection, channel) = (guest.connection.clone(), guest.wanted.channel.clone());
+            let (connection, channel) = (guest.connection.clone(), guest.wanted.channel().clone());
             let (topic, by) = (guest.topic.clone(), guest.by.clone());
             match self.question(&connection, &channel, &topic, &by, "subscribe") {
                 Ok(question) => asked.push(Asked {
@@ -261,7 +278,7 @@ impl State {
                 }),
                 Err(error) => {
                     if let Some(guest) = self.remove_guest(key) {
-                        refuse(&guest, &error);
+                        guest.refuse(&error);
                         told.push(connection);
                     }
                 }
@@ -392,22 +409,31 @@ impl State {
             Ok(yes) => {
                 self.metrics.authorized("admitted");
                 let pass = Pass::new(guest.by.clone(), yes, self.now, spread(connection.id()));
-                let wanted = (*guest.wanted).clone();
-                let subscribed = match self.subscribe(&connection, wanted.clone(), Some(pass)) {
-                    // Somebody else has to be asked by now.
-                    Err(HubError::Unasked(_)) => self.request(&connection, wanted, None),
-                    other => other.map(drop),
-                };
-                if let Err(error) = subscribed {
-                    refuse(&guest, &error);
+                if let Err(error) = self.let_in(&guest, pass) {
+                    guest.refuse(&error);
                 }
             }
             Err(error) => {
                 self.metrics.authorized(error.code());
-                connection.queue(ask_error_frame(guest.wanted.reference.as_ref(), &error));
+                connection.queue(guest.wanted.denied(&error));
             }
         }
         Some(connection)
+    }
+
+    fn let_in(&mut self, guest: &Guest, pass: Pass) -> Result<(), HubError> {
+        let connection = &guest.connection;
+        match &guest.wanted {
+            Wanted::Subscription(wanted) => {
+                let wanted = (**wanted).clone();
+                match self.subscribe(connection, wanted.clone(), Some(pass)) {
+                    // Somebody else has to be asked by now.
+                    Err(HubError::Unasked(_)) => self.request(connection, wanted, None),
+                    other => other.map(drop),
+                }
+            }
+            Wanted::Join(join) => self.join(connection, (**join).clone(), Some(pass)),
+        }
     }
 
     fn settle_pass(
@@ -445,8 +471,12 @@ impl State {
     /// Ends a subscription and queues why.
     fn take_off(&mut self, id: SubId, ending: &Ending) -> Option<Arc<Connection>> {
         let sub = self.remove_sub(id)?;
+        let ended = self.end_of_join(&sub, &ending.reason);
         let connection = self.conns.get(sub.conn as usize)?.connection.clone();
-        connection.queue(taken_off(&sub.channel, sub.topic.as_ref(), ending));
+        let native = || Some(taken_off(&sub.channel, sub.topic.as_ref(), ending));
+        if let Some(frame) = ended.unwrap_or_else(native) {
+            connection.queue(frame);
+        }
         Some(connection)
     }
 
@@ -458,13 +488,6 @@ impl State {
             self.with_pass(id, |pass| pass.ask_now(now));
         }
     }
-}
-
-fn refuse(guest: &Guest, error: &HubError) {
-    let (reference, code) = (guest.wanted.reference.as_ref(), error.error_code());
-    guest
-        .connection
-        .queue(server::error(reference, code, &error.to_string()));
 }
 
 fn taken_off(channel: &Channel, topic: Option<&Topic>, ending: &Ending) -> Frame {

@@ -129,11 +129,22 @@ impl Hub {
         let mut state = self.state.lock();
         let conn = state.conn(connection).ok_or(HubError::Closed)?;
         let identity = conn.about.identity.clone();
-        let topic = state.may_relay(connection, &identity, relay)?;
+        let topic = state.may_relay(Some(connection), &identity, relay)?;
         drop(state);
         let (event, payload) = (relay.event.clone(), relay.payload.clone());
         let except = (!relay.to_self).then_some(connection);
         self.pass_on(identity, topic, event, payload, except)
+    }
+
+    /// What somebody without a connection wants to say, as an event for [`Hub::say`], if the channel lets him; the
+    /// service says who it was.
+    ///
+    /// # Errors
+    /// [`HubError`] when the rule of the channel forbids it, or wants him to be on it.
+    pub fn relayed(&self, identity: &Identity, relay: &Relay) -> Result<RoutedEvent, HubError> {
+        let topic = self.state.lock().may_relay(None, identity, relay)?;
+        let (event, payload) = (relay.event.clone(), relay.payload.clone());
+        Ok(relayed(identity, topic, event, payload))
     }
 
     /// Says on a channel what somebody sent who may.
@@ -145,20 +156,20 @@ impl Hub {
         payload: Bytes,
         except: Option<&Connection>,
     ) -> Result<Sent, HubError> {
-        let message = Message {
-            says: Says::Broadcast { event, payload },
-            sender: Some(identity.sender()),
-        };
-        let mut events = vec![RoutedEvent::message(
-            Cursor::NOWHERE,
-            now(),
-            topic,
-            Audience::default(),
-            Arc::new(message),
-        )];
+        let mut events = vec![relayed(&identity, topic, event, payload)];
         let sent = self.say(&mut events, except)?;
         sent.first().copied().ok_or(HubError::NotReady)
     }
+}
+
+/// An event of somebody who may send it, without a position.
+fn relayed(identity: &Identity, topic: Topic, event: Arc<str>, payload: Bytes) -> RoutedEvent {
+    let message = Message {
+        says: Says::Broadcast { event, payload },
+        sender: Some(identity.sender()),
+    };
+    let (nowhere, audience) = (Cursor::NOWHERE, Audience::default());
+    RoutedEvent::message(nowhere, now(), topic, audience, Arc::new(message))
 }
 
 impl State {
@@ -248,7 +259,7 @@ impl State {
 
     fn may_relay(
         &self,
-        connection: &Connection,
+        connection: Option<&Connection>,
         identity: &Identity,
         relay: &Relay,
     ) -> Result<Topic, HubError> {
@@ -262,8 +273,11 @@ impl State {
         let admitted = self.admit_named(identity, name, relay.organization.as_ref())?;
         // Whom the application lets in is known of those who are in.
         let topic = admitted.topic;
-        if admitted.authorizer.is_some() && !self.is_on(connection, &relay.channel, &topic) {
-            return Err(HubError::Unasked(name.clone()));
+        if admitted.authorizer.is_some() {
+            let connection = connection.ok_or_else(|| HubError::SocketsOnly(name.clone()))?;
+            if !self.is_on(connection, &relay.channel, &topic) {
+                return Err(HubError::Unasked(name.clone()));
+            }
         }
         let rule = self.channels.find(name).ok_or_else(forbidden)?;
         if !rule.relay {

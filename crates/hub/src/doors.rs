@@ -7,22 +7,11 @@ use std::{
     time::Duration,
 };
 
-use rowcast_model::{Authorizer, Topic};
+use rowcast_model::Topic;
 use slab::Slab;
 use tokio::sync::Notify;
 
-use crate::{Connection, Subscription, grants::Revocations, topics::SubId};
-
-/// Somebody who wants to come in.
-pub(crate) struct Guest {
-    pub connection: Arc<Connection>,
-    pub wanted: Box<Subscription>,
-    pub topic: Topic,
-    pub by: Arc<Authorizer>,
-    /// The question under way; others do not count.
-    pub asked: Option<u64>,
-    pub cost: u32,
-}
+use crate::{grants::Revocations, guest::Guest, topics::SubId};
 
 /// Those who wait, and when to look at those who are in.
 pub(crate) struct Doors {

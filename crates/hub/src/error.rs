@@ -81,11 +81,11 @@ pub enum HubError {
     /// The application has to say yes first, and has not.
     #[error("the application has not let you on the channel `{0}`; subscribe to it first")]
     Unasked(Arc<str>),
-    /// Only native sockets are asked about.
+    /// The application says who is on the channel, and somebody without a socket is not.
     #[error(
-        "the application decides who may be on the channel `{0}`; that is asked for sockets of the native protocol only"
+        "the application decides who is on the channel `{0}`: subscribe to it on a socket, and send there"
     )]
-    NativeOnly(Arc<str>),
+    SocketsOnly(Arc<str>),
     /// Nobody can be asked; the application signs who may.
     #[error(
         "the channel `{0}` is for those who bring a grant of the application; send it as `grant`"
@@ -180,7 +180,7 @@ impl HubError {
             HubError::WrongTable(_) | HubError::NoTables(_) => ErrorCode::InvalidTables,
             HubError::NoSuchChannel(_) | HubError::Argument { .. } => ErrorCode::UnknownChannel,
             HubError::OrganizationNeeded(_) => ErrorCode::OrganizationNeeded,
-            HubError::NotAdmitted { .. } | HubError::Unasked(_) | HubError::NativeOnly(_) => {
+            HubError::NotAdmitted { .. } | HubError::Unasked(_) | HubError::SocketsOnly(_) => {
                 ErrorCode::ChannelForbidden
             }
             HubError::GrantNeeded(_) | HubError::GrantOfAnother(_) => ErrorCode::GrantInvalid,

@@ -260,6 +260,14 @@ impl State {
         out: &mut Vec<u8>,
     ) {
         let position = self.position();
+        let joined = self.subs.get(id as usize).and_then(|sub| sub.join.clone());
+        if let Some(joined) = joined {
+            // The client joins again by itself.
+            out.extend_from_slice(&joined.crash());
+            self.metrics.resync(reason);
+            self.leave(connection.slot, connection.id, &joined.topic);
+            return;
+        }
         let Some(sub) = self.subs.get_mut(id as usize) else {
             return;
         };

@@ -26,7 +26,7 @@ use crate::{
     directory::Directory,
     doors::Doors,
     history::{self, History},
-    join::Joined,
+    joins::Joined,
     may_see,
     metrics::Metrics,
     pass::Pass,
@@ -413,7 +413,9 @@ impl State {
                     && sub
                         .organization()
                         .is_some_and(|of| Some(of) != organization);
-                sub.channel == *channel && !elsewhere
+                // Of a join, the room is the subscription to the channel; the others are to rows.
+                let of_rows = sub.join.is_some() && !sub.messages;
+                sub.channel == *channel && !elsewhere && !of_rows
             })
         })
     }

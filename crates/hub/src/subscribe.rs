@@ -12,7 +12,7 @@ use crate::{
     classes::ClassKey,
     directory::Directory,
     history::Of,
-    join::Joined,
+    joins::Joined,
     pass::Pass,
     recovery::Recovering,
     resume::{Known, Resume, judge},

@@ -13,7 +13,7 @@ use prometheus_client::{
 };
 use rowcast_gateway::{
     COUNTED_BYTES, COUNTED_USERS, GATE_BYTES, HEAD_BYTES, INTERNAL_CONNECTIONS, MOST_PLANS,
-    WAITING_TURNINGS,
+    SENDER_BYTES, WAITING_TURNINGS,
 };
 
 use crate::config::Config;
@@ -135,8 +135,8 @@ pub fn parts(config: &Config, places: Places) -> Vec<Part> {
         ),
         part(
             "counts and limits of users and organizations",
-            "at most 65,536 of each are counted, 16,384 plans remembered",
-            (GATE_BYTES + MOST_PLANS * PLAN) as u64,
+            "at most 65,536 of each are counted, 16,384 plans remembered, 16,384 senders without a socket",
+            (GATE_BYTES + SENDER_BYTES + MOST_PLANS * PLAN) as u64,
         ),
         part(
             "members of channels",

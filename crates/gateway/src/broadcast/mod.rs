@@ -27,7 +27,7 @@ use axum::{
 use bytes::Bytes;
 use futures_util::StreamExt;
 use parking_lot::Mutex;
-use rowcast_hub::{Hub, HubError};
+use rowcast_hub::{Hub, HubError, Sent};
 use rowcast_model::{Body as Says, Cursor, Message, RoutedEvent, Timestamp, Topic};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -212,8 +212,13 @@ impl Broadcasts {
         })
     }
 
+    /// Whether whoever asks is a server of the application.
+    pub(crate) fn is_service(&self, headers: &HeaderMap) -> bool {
+        self.token.admit(headers).is_ok()
+    }
+
     /// The body, and the right to the memory that it takes.
-    async fn read(
+    pub(crate) async fn read(
         &self,
         headers: &HeaderMap,
         body: Body,
@@ -271,21 +276,8 @@ impl Broadcasts {
                 error: BroadcastError::Hub(error),
             })?);
         }
-        let patience = tokio::time::Instant::now() + SETTLE;
-        let mut attempts = 0;
-        let sent = loop {
-            attempts += 1;
-            match self.hub.say(&mut events, None) {
-                Ok(sent) => break sent,
-                Err(HubError::Busy) if attempts < ATTEMPTS => {
-                    let settled = tokio::time::timeout_at(patience, self.hub.settled());
-                    let busy = BroadcastError::Hub(HubError::Busy);
-                    settled.await.map_err(|_| busy.of_all())?;
-                }
-                Err(error) => return Err(BroadcastError::Hub(error).of_all()),
-            }
-        };
-        self.metrics.broadcast_messages.inc_by(sent.len() as u64);
+        let sent = self.say_events(events).await;
+        let sent = sent.map_err(|error| BroadcastError::Hub(error).of_all())?;
         let told = sent.into_iter().map(|sent| Told {
             cursor: sent.cursor,
             sockets: sent.sockets,
@@ -303,7 +295,30 @@ impl Broadcasts {
         }))
     }
 
-    fn broadcast_event(&self, broadcast: Broadcast) -> Result<RoutedEvent, HubError> {
+    /// Says these as one transaction, as soon as no transaction of the log is published in part.
+    pub(crate) async fn say_events(
+        &self,
+        mut events: Vec<RoutedEvent>,
+    ) -> Result<Vec<Sent>, HubError> {
+        let patience = tokio::time::Instant::now() + SETTLE;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            match self.hub.say(&mut events, None) {
+                Ok(sent) => {
+                    self.metrics.broadcast_messages.inc_by(sent.len() as u64);
+                    return Ok(sent);
+                }
+                Err(HubError::Busy) if attempts < ATTEMPTS => {
+                    let settled = tokio::time::timeout_at(patience, self.hub.settled());
+                    settled.await.map_err(|_| HubError::Busy)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    pub(crate) fn broadcast_event(&self, broadcast: Broadcast) -> Result<RoutedEvent, HubError> {
         let Broadcast { event, payload, to } = broadcast;
         let (topic, audience) = match to {
             Target::Organization(organization, audience) => {

@@ -41,6 +41,7 @@ pub(super) fn of(version: Version, push: &Push, wanted: &phoenix::Join, room: Ro
         version,
         topic: push.topic.clone(),
         reference,
+        own_reference: push.reference.clone(),
         bindings,
         refused,
         cost: wanted.cost(),

@@ -5,8 +5,8 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 use rowcast_hub::{HubError, Relay, Room};
 use rowcast_model::{Channel, OrgId};
 use rowcast_wire::{
-    CloseCode, ErrorCode, Frame,
-    phoenix::{self, Broadcast, Join, Payload, Push, Says, Version},
+    ClientPresence, CloseCode, ErrorCode, Frame, PresenceAction,
+    phoenix::{self, Broadcast, Join, Payload, PresencePush, Push, Says, Version},
 };
 use secrecy::{ExposeSecret, SecretString};
 
@@ -85,11 +85,7 @@ impl Phoenix {
             }
             Says::AccessToken(Some(token)) => self.renew(place, &push.topic, token).await,
             Says::Broadcast(broadcast) => self.broadcast(place, &push, broadcast).await,
-            Says::Presence(_) => {
-                let why = "presence is spoken on sockets of the native protocol only";
-                connection.send(self.reply(&push, Err(why)));
-                false
-            }
+            Says::Presence(presence) => self.present(place, &push, presence),
             Says::AccessToken(None) | Says::Unknown => false,
         }
     }
@@ -128,6 +124,7 @@ impl Phoenix {
             channel,
             organization,
             required: wanted.private,
+            presence: wanted.presence.enabled,
         };
         let join = join::of(self.version, push, wanted, room);
         let connection = &place.whose.connection;
@@ -190,6 +187,51 @@ impl Phoenix {
                 self.joins.remove(topic);
                 hub.expel(&place.whose.connection, topic, why);
                 place.session.refused()
+            }
+        }
+    }
+
+    /// Says something about itself to those on a channel.
+    fn present(&mut self, place: &mut Place<'_>, push: &Push, presence: &PresencePush) -> bool {
+        let Some(flags) = self.joins.get(&push.topic).cloned() else {
+            return false;
+        };
+        let (shared, connection) = (place.shared, &place.whose.connection);
+        let action = match presence {
+            PresencePush::Track(state) => Ok(PresenceAction::Join(state.clone())),
+            PresencePush::Untrack => Ok(PresenceAction::Leave),
+            PresencePush::NoMap => Err("Presence track payload must be a map"),
+            PresencePush::Unknown => Err("presence knows track and untrack"),
+        };
+        let may = place.whose.may(shared, Kind::Requests, 1, Instant::now());
+        if let Err(exceeded) = may {
+            self.limited(place, exceeded);
+            return false;
+        }
+        let done = action
+            .map_err(|why| (why.to_owned(), true))
+            .and_then(|action| {
+                let wanted = ClientPresence {
+                    reference: None,
+                    channel: flags.channel,
+                    organization: flags.organization,
+                    action,
+                };
+                shared.hub.present(connection, &wanted).map_err(|error| {
+                    shared.metrics.error(error.error_code());
+                    let costs = error.error_code() == ErrorCode::StateTooLarge;
+                    (error.to_string(), costs)
+                })
+            });
+        let answer = |result| push.reference.is_some().then(|| self.reply(push, result));
+        match done {
+            Ok(()) => {
+                answer(Ok("{}")).map(|frame| connection.send(frame));
+                false
+            }
+            Err((why, costs)) => {
+                answer(Err(&why)).map(|frame| connection.send(frame));
+                costs && place.session.refused()
             }
         }
     }

@@ -96,7 +96,7 @@ fn refuse(shared: &Shared, refusal: Refusal) -> Response {
 }
 
 /// What lets the page of an allowed origin read the answer. There are no cookies here, so none are allowed.
-fn cors(shared: &Shared, headers: &HeaderMap) -> Vec<(header::HeaderName, HeaderValue)> {
+pub(crate) fn cors(shared: &Shared, headers: &HeaderMap) -> Vec<(header::HeaderName, HeaderValue)> {
     let Some(origin) = headers.get(header::ORIGIN) else {
         return Vec::new();
     };

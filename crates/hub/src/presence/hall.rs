@@ -4,11 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use hashbrown::HashMap;
 use rowcast_model::{PresenceCounts, Topic};
-use rowcast_wire::{Frame, server, server::PresencePlace};
+use rowcast_wire::{Frame, phoenix::Version, server, server::PresencePlace};
 
 use crate::{
     PresenceLimits,
-    presence::room::{self, Room},
+    presence::{
+        phoenix,
+        room::{self, Room},
+    },
     topics::SubId,
 };
 
@@ -26,6 +29,8 @@ pub(crate) struct Follower {
     pub list: bool,
     /// Was told nothing yet.
     pub fresh: bool,
+    /// The version of the Supabase protocol that it speaks; `None`: the native one.
+    pub phoenix: Option<Version>,
 }
 
 /// A room with what is around it.
@@ -56,6 +61,8 @@ pub(crate) struct Telling {
     state: Vec<Frame>,
     diff: Vec<Frame>,
     count: Option<Frame>,
+    /// The same in the versions of the Supabase protocol.
+    phoenix: [phoenix::Told; 2],
 }
 
 #[derive(Clone, Copy)]
@@ -63,6 +70,16 @@ enum Parcel {
     State,
     Diff,
     Count,
+    PhoenixState(Version),
+    PhoenixDiff(Version),
+}
+
+/// Where in a list of both a version has its place.
+fn place_of(version: Version) -> usize {
+    match version {
+        Version::V1 => 0,
+        Version::V2 => 1,
+    }
 }
 
 /// The name of the channel of a topic.
@@ -111,6 +128,10 @@ impl Hall {
             all.any(|follower| follower.fresh && follower.list == list)
         };
         let (fresh_lists, fresh_counts) = (fresh(true), fresh(false));
+        let before = match self.followers.values().any(|one| one.phoenix.is_some()) {
+            true => self.room.told_list().to_vec(),
+            false => Vec::new(),
+        };
         let room::News {
             diff,
             counts_changed,
@@ -126,9 +147,29 @@ impl Hall {
             false => Vec::new(),
         };
         let count = (fresh_counts || counts_changed).then(|| server::presence_count(&place));
+        let phoenix = [Version::V1, Version::V2].map(|version| {
+            let those = self.followers.values();
+            let those = those.filter(|one| one.phoenix == Some(version));
+            let fresh = those.clone().any(|one| one.fresh);
+            match those.count() {
+                0 => phoenix::Told::default(),
+                _ => phoenix::told(version, &name, &before, self.room.told_list(), fresh),
+            }
+        });
         let mut targets = Vec::new();
         for (sub, follower) in &mut self.followers {
             let fresh = std::mem::take(&mut follower.fresh);
+            if let Some(version) = follower.phoenix {
+                let nothing = phoenix.get(place_of(version));
+                let nothing = nothing.is_none_or(|told| told.diff.is_empty());
+                let parcel = match fresh {
+                    true => Parcel::PhoenixState(version),
+                    false if nothing => continue,
+                    false => Parcel::PhoenixDiff(version),
+                };
+                targets.push((*sub, follower.generation, parcel));
+                continue;
+            }
             let parcel = match (follower.list, fresh) {
                 (true, true) => Parcel::State,
                 (true, false) if !diff.is_empty() => Parcel::Diff,
@@ -144,6 +185,7 @@ impl Hall {
             state,
             diff,
             count,
+            phoenix,
         }
     }
 }
@@ -163,7 +205,10 @@ impl Telling {
         let sum = |frames: &[Frame]| frames.iter().map(Frame::len).sum::<usize>();
         let (state, diff) = (sum(&self.state), sum(&self.diff));
         let count = self.count.as_ref().map_or(0, Frame::len);
+        let told = |version: Version| self.phoenix.get(place_of(version));
         let of = |(_, _, parcel): &(SubId, u64, Parcel)| match parcel {
+            Parcel::PhoenixState(version) => told(*version).map_or(0, |told| sum(&told.state)),
+            Parcel::PhoenixDiff(version) => told(*version).map_or(0, |told| sum(&told.diff)),
             Parcel::State => state,
             Parcel::Diff => diff,
             Parcel::Count => count,
@@ -184,6 +229,14 @@ impl Telling {
             Parcel::State => &self.state[..],
             Parcel::Diff => &self.diff[..],
             Parcel::Count => self.count.as_slice(),
+            Parcel::PhoenixState(version) => {
+                let told = self.phoenix.get(place_of(version));
+                told.map_or(&[][..], |told| &told.state[..])
+            }
+            Parcel::PhoenixDiff(version) => {
+                let told = self.phoenix.get(place_of(version));
+                told.map_or(&[][..], |told| &told.diff[..])
+            }
         };
         Some((sub, generation, frames))
     }

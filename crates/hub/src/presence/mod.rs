@@ -12,6 +12,7 @@
 
 pub(crate) mod hall;
 mod limits;
+mod phoenix;
 pub(crate) mod room;
 pub(crate) mod rooms;
 pub(crate) mod seats;

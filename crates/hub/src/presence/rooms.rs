@@ -12,7 +12,7 @@ use rowcast_model::{PresenceAct, PresenceNews, PresenceOp, Timestamp, Topic};
 use slab::Slab;
 use tokio::sync::{Notify, mpsc};
 
-use rowcast_wire::Follow;
+use rowcast_wire::{Follow, phoenix::Version};
 
 use crate::{
     Identity, PresenceLimits,
@@ -331,6 +331,7 @@ impl Rooms {
         id: SubId,
         generation: u64,
         list: bool,
+        phoenix: Option<Version>,
         now: Duration,
     ) -> Result<RoomId, Denied> {
         let room = self.open(topic)?;
@@ -339,6 +340,7 @@ impl Rooms {
                 generation,
                 list,
                 fresh: true,
+                phoenix,
             };
             hall.followers.insert(id, follower);
             hall.lists += usize::from(list);

@@ -158,10 +158,14 @@ impl State {
         let mut seat = seat.unwrap_or_default();
         let (channel, topic) = (sub.channel.clone(), sub.topic.clone());
         let generation = sub.generation;
+        let phoenix = sub.join.as_ref().map(|join| join.version());
         seat.follows = wanted.and_then(|wanted| {
             let topic = self.room_topic(&channel, topic.as_ref()).ok()?;
             let list = wanted == Follow::List;
-            self.rooms.follow(&topic, id, generation, list, now).ok()
+            let rooms = &mut self.rooms;
+            rooms
+                .follow(&topic, id, generation, list, phoenix, now)
+                .ok()
         });
         if let Some(sub) = self.subs.get_mut(id as usize) {
             sub.seat = Some(seat);
@@ -423,7 +427,10 @@ impl State {
         let conn = sub.conn;
         self.let_go(conn, &op);
         self.metrics.presence_expired.inc();
-        if let Some(conn) = self.conns.get(conn as usize) {
+        // Those who speak the Supabase protocol have no word for it.
+        if let Some(conn) = self.conns.get(conn as usize)
+            && conn.about.joins.is_none()
+        {
             let name = name_of(&op.topic);
             let place = place(&op.topic, &name, PresenceCounts::default());
             let frame = server::presence_done(None, &place, "leave", Some(EXPIRED));
@@ -457,6 +464,7 @@ impl State {
             if let Some((_, topic)) = ended
                 && sub.seat.take().is_some()
                 && let Some(conn) = self.conns.get_mut(sub.conn as usize)
+                && conn.about.joins.is_none()
             {
                 let name = name_of(topic);
                 let place = place(topic, &name, PresenceCounts::default());

@@ -1,0 +1,310 @@
+//! How a join comes in: what is checked before, and its parts in the indexes.
+
+use std::sync::Arc;
+
+use rowcast_model::{Channel, OrgId, Topic};
+use rowcast_wire::{
+    Follow, Forms, Mode, Subscribe,
+    phoenix::{Voice, What},
+};
+
+use super::{Binding, Join, Joined, Room, stay::late};
+use crate::{
+    Connection, Grant, HubError, StreamState,
+    guest::Wanted,
+    pass::Pass,
+    state::State,
+    subscribe::{Begins, Entry},
+    topics::SubId,
+};
+
+impl State {
+    /// Where the application says who may be in the room, it is asked first, unless there is a pass.
+    pub(crate) fn join(
+        &mut self,
+        connection: &Arc<Connection>,
+        join: Join,
+        pass: Option<Pass>,
+    ) -> Result<(), HubError> {
+        let most = self.limits.subscriptions;
+        let conn = self.conn(connection).ok_or(HubError::Closed)?;
+        let identity = conn.about.identity.clone();
+        self.dismiss_join(connection.id, &join.topic);
+        let Room {
+            channel,
+            organization,
+            required,
+            ..
+        } = &join.room;
+        let room = self.admit(&identity, channel, organization.as_ref());
+        if let Err(error) = &room
+            && (*required || join.bindings.is_empty() && join.refused.is_empty())
+        {
+            return Err(error.clone());
+        }
+        let pass = match room.as_ref().ok().zip(pass) {
+            Some((Entry { authorizer, .. }, pass)) if authorizer.as_ref() == Some(&pass.by) => {
+                Some(pass)
+            }
+            _ => None,
+        };
+        if let (
+            Ok(Entry {
+                authorizer: Some(by),
+                topic: Some(topic),
+                ..
+            }),
+            None,
+        ) = (&room, &pass)
+        {
+            let name = || channel.to_string().into();
+            if by.handler.is_none() {
+                return Err(HubError::GrantNeeded(name()));
+            }
+            let cost = u32::try_from(join.cost + join.topic.len()).unwrap_or(u32::MAX);
+            self.may_keep(connection, 0, cost as usize)?;
+            let (topic, by) = (topic.clone(), by.clone());
+            return self.wait(connection, Wanted::Join(Box::new(join)), topic, by, cost);
+        }
+        let organizations = self.directory.organizations_of(&identity);
+        let before = self.joins_of(connection.slot, connection.id);
+        let before = before.iter().find(|joined| joined.topic == join.topic);
+        let before = before.cloned();
+        let others = self.subs_beside(connection, before.as_deref());
+        let wanted = join.bindings.len() * organizations.len() + usize::from(room.is_ok());
+        if others + wanted.max(1) > most {
+            return Err(HubError::TooManySubscriptions(others));
+        }
+        let cost = size_of::<Joined>() + join.topic.len() + join.cost;
+        self.afford_join(
+            connection,
+            before.as_deref(),
+            cost,
+            &join,
+            organizations.len(),
+        )?;
+        if let Some(before) = before {
+            self.leave(connection.slot, connection.id, &before.topic);
+            connection.queue(before.close());
+        }
+        connection.queue(join.reply);
+        let number = self.generation();
+        let joined = Arc::new(Joined {
+            number,
+            version: join.version,
+            topic: join.topic,
+            reference: join.reference,
+            bindings: join.bindings.into(),
+            cost,
+        });
+        self.described += cost;
+        if let Some(conn) = self.conns.get_mut(connection.slot as usize) {
+            conn.about.described += cost;
+            conn.about
+                .joins
+                .get_or_insert_default()
+                .push(joined.clone());
+        }
+        // Whoever is not let in and says something there is told.
+        if let Ok(entry) = room {
+            self.enter_room(connection, &joined, &join.room, entry, pass);
+        }
+        let mut problems = join.refused;
+        for binding in &joined.bindings {
+            problems.extend(self.untracked(binding));
+        }
+        for organization in &organizations {
+            problems.extend(self.bind(connection, &joined, organization));
+        }
+        problems.sort_unstable();
+        problems.dedup();
+        for problem in &problems {
+            connection.queue(joined.system("postgres_changes", false, problem));
+        }
+        if problems.len() < joined.bindings.len()
+            || problems.is_empty() && !joined.bindings.is_empty()
+        {
+            connection.queue(joined.subscribed());
+        }
+        if let (StreamState::Stale { reason, .. }, false) =
+            (&self.stream, joined.bindings.is_empty())
+        {
+            connection.queue(joined.system("postgres_changes", false, &late(reason)));
+        }
+        Ok(())
+    }
+
+    fn subs_beside(&self, connection: &Connection, joined: Option<&Joined>) -> usize {
+        let conn = self.conns.get(connection.slot as usize);
+        let subs = conn.map_or(&[][..], |conn| &conn.about.subs[..]);
+        let own = |id: &&SubId| {
+            let sub = self.subs.get(**id as usize);
+            let number = sub
+                .and_then(|sub| sub.join.as_ref())
+                .map(|join| join.number);
+            joined.is_some_and(|joined| Some(joined.number) == number)
+        };
+        subs.iter().filter(|id| !own(id)).count()
+    }
+
+    /// Whether there is room for what a join keeps, that of the one before left out.
+    fn afford_join(
+        &self,
+        connection: &Connection,
+        before: Option<&Joined>,
+        cost: usize,
+        join: &Join,
+        organizations: usize,
+    ) -> Result<(), HubError> {
+        /// A subscription with its places in the indexes.
+        const EACH: usize = 1024;
+        let all = cost + EACH + (EACH * join.bindings.len() + join.cost) * organizations;
+        let freed = before.map_or(0, |before| before.cost);
+        self.may_keep(connection, freed, all)
+    }
+
+    fn may_keep(&self, connection: &Connection, freed: usize, all: usize) -> Result<(), HubError> {
+        let conn = self.conns.get(connection.slot as usize);
+        let own = conn.map_or(0, |conn| conn.about.described);
+        if own - freed.min(own) + all > self.limits.subscriptions_bytes {
+            return Err(HubError::SubscriptionsTooLarge(
+                self.limits.subscriptions_bytes,
+            ));
+        }
+        if self.described + all > self.limits.total_subscriptions_bytes {
+            return Err(HubError::TooManyFilters);
+        }
+        Ok(())
+    }
+
+    fn enter_room(
+        &mut self,
+        connection: &Arc<Connection>,
+        joined: &Arc<Joined>,
+        room: &Room,
+        entry: Entry,
+        pass: Option<Pass>,
+    ) {
+        let wanted = Subscribe {
+            forms: Forms {
+                changes: false,
+                invalidations: false,
+                broadcasts: true,
+            },
+            ..Subscribe::to(room.channel.clone())
+        };
+        let follow = room.presence.then_some(Follow::List);
+        // A channel without members has nobody to be told of.
+        let follow = follow.filter(|_| {
+            let may = self.may_follow(&room.channel, entry.topic.as_ref(), follow);
+            may.is_ok()
+        });
+        let admitted = (entry.topic, entry.grant);
+        let voice = joined.spoken(What::Room);
+        let id = self.place(connection, joined, wanted, admitted, voice, pass);
+        self.take_seat(id, None, follow);
+    }
+
+    /// What is to be said of a binding to a table of which nothing is told.
+    fn untracked(&self, binding: &Binding) -> Option<String> {
+        let (schema, table) = (
+            binding.rows.schema.as_deref(),
+            binding.rows.table.as_deref()?,
+        );
+        if binding.is_of_events() || self.rules.tracks(schema, table) {
+            return None;
+        }
+        let schema = schema.unwrap_or("public");
+        let name = format!("{schema}.{table}").replace('\'', "''");
+        Some(refusal(
+            binding,
+            &format!("the table is not tracked; mend it: SELECT rowcast.track('{name}')"),
+        ))
+    }
+
+    /// Lists the bindings of a join in one organization; what is wrong with them.
+    pub(super) fn bind(
+        &mut self,
+        connection: &Arc<Connection>,
+        joined: &Arc<Joined>,
+        organization: &OrgId,
+    ) -> Vec<String> {
+        let mut problems = Vec::new();
+        let Some(conn) = self.conn(connection) else {
+            return problems;
+        };
+        let identity = conn.about.identity.clone();
+        let Some(grant) = self.grant(&identity, organization) else {
+            return problems;
+        };
+        for binding in &joined.bindings {
+            let tables = binding.tables();
+            let checked = tables.iter().flatten();
+            let checked = checked
+                .map(|selection| self.check_columns(selection, &grant.roles))
+                .find_map(Result::err);
+            if let Some(error) = checked {
+                problems.push(refusal(binding, &error.to_string()));
+                continue;
+            }
+            if tables.is_none() && binding.rows.filter.is_some() && !binding.is_of_events() {
+                problems.push(refusal(binding, "a filter needs a `table`"));
+                continue;
+            }
+            let what = match binding.what() {
+                Ok(_) if binding.hears_nothing() => continue,
+                Ok(what) => what,
+                Err(error) => {
+                    problems.push(refusal(binding, &error));
+                    continue;
+                }
+            };
+            let wanted = Subscribe {
+                forms: Forms {
+                    changes: true,
+                    invalidations: false,
+                    broadcasts: false,
+                },
+                tables,
+                ..Subscribe::to(Channel::Org(organization.clone()))
+            };
+            let admitted = (Some(Topic::Org(organization.clone())), grant.clone());
+            let voice = joined.spoken(what);
+            self.place(connection, joined, wanted, admitted, voice, None);
+        }
+        problems
+    }
+
+    fn place(
+        &mut self,
+        connection: &Arc<Connection>,
+        joined: &Arc<Joined>,
+        wanted: Subscribe,
+        admitted: (Option<Topic>, Grant),
+        voice: Voice,
+        pass: Option<Pass>,
+    ) -> SubId {
+        let position = self.position();
+        let tables = wanted.tables.clone();
+        let name: Arc<str> = wanted.channel.to_string().into();
+        let begins = Begins {
+            cost: u32::try_from(wanted.cost() + 512).unwrap_or(u32::MAX),
+            since: position,
+            skip_until: None,
+            replay: None,
+            pass: pass.map(Box::new),
+            join: Some(joined.clone()),
+            voice,
+        };
+        debug_assert_eq!(wanted.mode, Mode::All);
+        let (id, _) = self.insert(connection, name, wanted, tables, admitted, begins);
+        id
+    }
+}
+
+fn refusal(binding: &Binding, why: &str) -> String {
+    format!(
+        "Unable to subscribe to changes with given parameters. Please check Realtime is enabled for the given connect parameters: {}. {why}",
+        binding.described
+    )
+}
