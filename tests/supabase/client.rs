@@ -246,6 +246,11 @@ impl Js {
         while self.status(channel).await.0 != status {}
     }
 
+    /// Forgets what channels have said of their status so far.
+    pub fn forget_statuses(&mut self) {
+        self.unread.retain(|event| event["event"] != "status");
+    }
+
     /// The payload of the next callback of this name.
     pub async fn callback(&mut self, name: &str) -> Value {
         let mine = |event: &Value| event["event"] == "callback" && event["name"] == name;
@@ -265,11 +270,13 @@ impl Js {
         let mut found = Vec::new();
         loop {
             let event = self
-                .take(&format!("fence {id}"), |event| event["event"] == "callback")
+                .take(&format!("fence {id}"), |event| {
+                    event["event"] == "callback" && event["name"] != "system"
+                })
                 .await;
             match event["name"].as_str().unwrap() {
                 "fence" if event["payload"]["new"]["id"] == json!(id) => return found,
-                "fence" | "system" => {}
+                "fence" => {}
                 // Of a binding to every table.
                 _ if event["payload"]["table"] == "fences" => {}
                 name => found.push((name.to_owned(), event["payload"].clone())),

@@ -22,6 +22,9 @@ pub struct ColumnMeta {
     pub type_name: Arc<str>,
     /// How the value was written; filters compare by it.
     pub kind: Kind,
+    /// Part of what the record is known by.
+    #[serde(default)]
+    pub key: bool,
 }
 
 impl ColumnMeta {
@@ -38,7 +41,14 @@ impl ColumnMeta {
             name,
             type_name,
             kind,
+            key: false,
         }
+    }
+
+    /// The same for one that is part of what the record is known by, or is not.
+    pub fn of_key(mut self, key: bool) -> Self {
+        self.key = key;
+        self
     }
 }
 

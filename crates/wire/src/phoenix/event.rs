@@ -175,22 +175,22 @@ fn rows(
     match (event.op, new, old) {
         (Operation::Insert, Some(new), _) => {
             json.extend_from_slice(br#","record":"#);
-            side(new, class.view.new, &[]).write(json, |column| wants(class, &column.name));
+            side(new, class.view.new, &[]).write(json, |column| wants(class, column));
         }
         (Operation::Update, Some(new), old) => {
             json.extend_from_slice(br#","record":"#);
-            side(new, class.view.new, unchanged).write(json, |column| wants(class, &column.name));
+            side(new, class.view.new, unchanged).write(json, |column| wants(class, column));
             json.extend_from_slice(br#","old_record":"#);
             match old {
                 Some(old) => {
-                    side(old, class.view.old, &[]).write(json, |column| wants(class, &column.name));
+                    side(old, class.view.old, &[]).write(json, |column| wants(class, column));
                 }
                 None => json.extend_from_slice(b"{}"),
             }
         }
         (_, _, Some(old)) => {
             json.extend_from_slice(br#","old_record":"#);
-            side(old, class.view.old, &[]).write(json, |column| wants(class, &column.name));
+            side(old, class.view.old, &[]).write(json, |column| wants(class, column));
         }
         _ => {}
     }
@@ -198,10 +198,12 @@ fn rows(
     frame.finish();
 }
 
-fn wants(class: &EventClass<'_>, name: &str) -> bool {
-    class
-        .columns
-        .is_none_or(|columns| columns.iter().any(|column| &**column == name))
+/// Whether a column is one that was asked for; the key always is.
+fn wants(class: &EventClass<'_>, column: &ColumnMeta) -> bool {
+    column.key
+        || class
+            .columns
+            .is_none_or(|columns| columns.contains(&column.name))
 }
 
 /// Whether a column is masked, where the masks of `plain` do not hold.
@@ -218,11 +220,7 @@ fn columns(
 ) {
     json.push(b'[');
     let mut first = true;
-    for column in row
-        .columns()
-        .iter()
-        .filter(|column| wants(class, &column.name))
-    {
+    for column in row.columns().iter().filter(|column| wants(class, column)) {
         if !first {
             json.push(b',');
         }
