@@ -200,6 +200,16 @@ BEGIN
     DROP FUNCTION IF EXISTS public.notify_organization_of_table_change();
     DROP FUNCTION IF EXISTS public.get_organization_id_for_change(text, text, jsonb);
     DROP TABLE IF EXISTS public.realtime_table_events;
+    -- What sql/optional/supabase.sql made, and the schema unless somebody put something of his own there.
+    IF obj_description(to_regnamespace('realtime'), 'pg_namespace') LIKE 'Rowcast:%' THEN
+        DROP FUNCTION IF EXISTS realtime.topic(), realtime.send(jsonb, text, text, boolean),
+            realtime.broadcast_changes(text, text, text, text, text, record, record, text);
+        BEGIN
+            DROP SCHEMA realtime;
+        EXCEPTION WHEN dependent_objects_still_exist THEN
+            COMMENT ON SCHEMA realtime IS NULL;
+        END;
+    END IF;
     DROP SCHEMA rowcast CASCADE;
 END $$;
 COMMENT ON FUNCTION rowcast.uninstall() IS 'Removes Rowcast from this database; the replication slot is dropped apart.';

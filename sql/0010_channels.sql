@@ -568,6 +568,12 @@ BEGIN
     EXECUTE format('GRANT USAGE ON SCHEMA rowcast TO %I', role_name);
     EXECUTE format('GRANT EXECUTE ON FUNCTION rowcast.broadcast(text, text, jsonb, text, text[]), rowcast.send(text, text, jsonb, text),'
         ' rowcast.invalidate(text), rowcast.refresh(text), rowcast.emit(text, jsonb), rowcast.revoke(text, bigint, text, text) TO %I', role_name);
+    -- What sql/optional/supabase.sql made; of nobody else's schema.
+    IF obj_description(to_regnamespace('realtime'), 'pg_namespace') LIKE 'Rowcast:%' THEN
+        EXECUTE format('GRANT USAGE ON SCHEMA realtime TO %I', role_name);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION realtime.topic(), realtime.send(jsonb, text, text, boolean),'
+            ' realtime.broadcast_changes(text, text, text, text, text, record, record, text) TO %I', role_name);
+    END IF;
 END $$;
 COMMENT ON FUNCTION rowcast.grant_sender(name) IS 'Grants a role what it needs to send, and nothing else.';
 

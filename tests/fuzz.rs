@@ -19,5 +19,6 @@ mod fuzz {
     pub mod bodies;
     pub mod engine;
     pub mod inputs;
+    pub mod phoenix;
     pub mod targets;
 }

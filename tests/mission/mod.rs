@@ -24,6 +24,7 @@ mod sse;
 mod sse_answers;
 mod sse_grants;
 mod supabase_rest;
+mod supabase_sql;
 mod table_events;
 mod tracking;
 pub mod who_sees_what;

@@ -5,6 +5,7 @@ mod client_events;
 mod describe;
 mod paths;
 mod rules;
+mod supabase;
 mod tell;
 mod upkeep;
 

@@ -146,7 +146,9 @@ impl State {
         self.regrant_all(connection.slot, &mut |conn, frame| {
             conn.connection.queue(frame);
         });
-        self.follow_memberships(connection.slot);
+        for frame in self.follow_memberships(connection.slot) {
+            connection.queue(frame);
+        }
         Ok(())
     }
 
@@ -227,7 +229,10 @@ impl State {
             }
         }
         if grant.is_some() {
-            self.follow_membership(slot, organization);
+            let told = self.follow_membership(slot, organization);
+            if let Some(conn) = self.conns.get_mut(slot as usize) {
+                told.into_iter().for_each(|frame| tell(conn, frame));
+            }
         }
         let native = |conn: &Conn| conn.about.joins.is_none();
         changed &= self.conns.get(slot as usize).is_some_and(native);

@@ -15,6 +15,8 @@ mod direct;
 mod explain;
 #[path = "hub/filters.rs"]
 mod filters;
+#[path = "hub/joins.rs"]
+mod joins;
 #[path = "hub/latest.rs"]
 mod latest;
 #[path = "hub/masks.rs"]

@@ -22,7 +22,7 @@ pub struct ColumnMeta {
     pub type_name: Arc<str>,
     /// How the value was written; filters compare by it.
     pub kind: Kind,
-    /// Part of what the record is known by.
+    /// Part of what tells one record from another.
     #[serde(default)]
     pub key: bool,
 }
@@ -45,10 +45,9 @@ impl ColumnMeta {
         }
     }
 
-    /// The same for one that is part of what the record is known by, or is not.
-    pub fn of_key(mut self, key: bool) -> Self {
-        self.key = key;
-        self
+    /// The same as part of the key, or not.
+    pub fn in_key(self, key: bool) -> Self {
+        ColumnMeta { key, ..self }
     }
 }
 

@@ -117,10 +117,10 @@ impl DataPlan {
         };
         let columns = seen
             .iter()
-            .filter_map(|seen| Some((relation.columns.get(seen.at)?, seen.record_key)))
-            .map(|(column, key)| {
+            .filter_map(|seen| Some((seen, relation.columns.get(seen.at)?)))
+            .map(|(seen, column)| {
                 let (name, type_name) = (column.name.clone(), column.type_name.clone());
-                ColumnMeta::of_type(name, type_name, column.kind.clone()).of_key(key)
+                ColumnMeta::of_type(name, type_name, column.kind.clone()).in_key(seen.record_key)
             })
             .collect();
         DataPlan {

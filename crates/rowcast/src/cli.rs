@@ -49,6 +49,9 @@ pub enum Command {
         /// Print the SQL instead, for other tools.
         #[arg(long)]
         print: bool,
+        /// Make realtime.send, broadcast_changes and topic, too: for triggers written for Supabase Realtime.
+        #[arg(long)]
+        supabase: bool,
     },
     /// Say what is wrong with a database, and what mends it.
     Doctor {

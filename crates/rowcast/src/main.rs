@@ -100,8 +100,11 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             term::line(config::effective(&config).trim_end());
             return Ok(ExitCode::SUCCESS);
         }
-        Command::Migrate { print: true } => {
-            commands::migrate::print();
+        Command::Migrate {
+            print: true,
+            supabase,
+        } => {
+            commands::migrate::print(*supabase);
             return Ok(ExitCode::SUCCESS);
         }
         Command::Token(args) => {
@@ -121,9 +124,9 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
 
 async fn run(cli: Cli, config: Config) -> anyhow::Result<ExitCode> {
     match &cli.command {
-        Command::Migrate { .. } => {
+        Command::Migrate { supabase, .. } => {
             config.check(Purpose::Database)?;
-            commands::migrate::run(&config).await?;
+            commands::migrate::run(&config, *supabase).await?;
         }
         Command::Healthcheck { ready, url } => {
             if !commands::healthcheck::run(&config, *ready, url.as_deref()).await? {

@@ -11,6 +11,12 @@ const LOCK: i64 = 0x726f_7763_6173_7400;
 
 const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
 
+/// What is made only where it is wanted: its name in `sql/`, and its text. No version: it may be applied whenever.
+pub const SUPABASE: (&str, &str) = (
+    "optional/supabase.sql",
+    include_str!("../../../sql/optional/supabase.sql"),
+);
+
 /// One file of `sql/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Migration {
@@ -169,6 +175,20 @@ pub async fn apply(
         .await
         .map_err(failed("letting go of the lock"))?;
     Ok(count)
+}
+
+/// Applies [`SUPABASE`], as one transaction.
+pub async fn apply_supabase(client: &mut Client) -> Result<(), MigrateError> {
+    let (name, sql) = SUPABASE;
+    let apply = async {
+        let transaction = client.transaction().await?;
+        transaction.batch_execute(sql).await?;
+        transaction.commit().await
+    };
+    apply.await.map_err(|source| MigrateError::Database {
+        step: format!("applying {name}"),
+        source,
+    })
 }
 
 async fn apply_one(

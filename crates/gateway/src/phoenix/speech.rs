@@ -6,7 +6,7 @@ use rowcast_hub::{HubError, Relay, Room};
 use rowcast_model::{Channel, OrgId};
 use rowcast_wire::{
     ClientPresence, CloseCode, ErrorCode, Frame, PresenceAction,
-    phoenix::{self, Broadcast, Join, Payload, PresencePush, Push, Says, Version},
+    phoenix::{self, Broadcast, Join, Payload, PresencePush, Push, PushError, Says, Version},
 };
 use secrecy::{ExposeSecret, SecretString};
 
@@ -50,6 +50,24 @@ impl Phoenix {
     fn reply(&self, push: &Push, result: Result<&str, &str>) -> Frame {
         let (join_ref, reference) = (push.join_ref.as_deref(), push.reference.as_deref());
         phoenix::reply(self.version, join_ref, reference, &push.topic, result)
+    }
+
+    fn read(&self, place: &Place<'_>, message: &Said) -> Result<Push, PushError> {
+        let limits = place.shared.wire_limits();
+        match message {
+            Said::Text(text) => phoenix::parse(self.version, text, &limits),
+            Said::Binary(bytes) => phoenix::parse_binary(bytes, &limits),
+        }
+    }
+
+    fn too_much(&self, place: &Place<'_>, push: Option<&Push>, exceeded: Exceeded) {
+        place.shared.metrics.limited(exceeded);
+        place.shared.metrics.error(exceeded.code());
+        let connection = &place.whose.connection;
+        match push.filter(|push| push.reference.is_some()) {
+            Some(push) => drop(connection.send(self.reply(push, Err(&exceeded.message())))),
+            None => place.shared.hub.tell_joins(connection, &exceeded.message()),
+        }
     }
 
     /// Handles a push; true when patience is at its end.
@@ -205,7 +223,7 @@ impl Phoenix {
         };
         let may = place.whose.may(shared, Kind::Requests, 1, Instant::now());
         if let Err(exceeded) = may {
-            self.limited(place, exceeded);
+            self.too_much(place, Some(push), exceeded);
             return false;
         }
         let done = action
@@ -249,7 +267,7 @@ impl Phoenix {
         let (shared, connection) = (place.shared, &place.whose.connection);
         let now = Instant::now();
         if let Err(exceeded) = place.whose.may(shared, Kind::Requests, 1, now) {
-            self.limited(place, exceeded);
+            self.too_much(place, Some(push), exceeded);
             return false;
         }
         let said = match &broadcast.payload {
@@ -302,12 +320,7 @@ impl Phoenix {
 
 impl Speech for Phoenix {
     async fn take(&mut self, place: &mut Place<'_>, message: Said) -> bool {
-        let limits = place.shared.wire_limits();
-        let push = match &message {
-            Said::Text(text) => phoenix::parse(self.version, text, &limits),
-            Said::Binary(bytes) => phoenix::parse_binary(bytes, &limits),
-        };
-        match push {
+        match self.read(place, &message) {
             Ok(push) => Box::pin(self.handle(place, push)).await,
             Err(error) => {
                 place.shared.metrics.error(ErrorCode::InvalidField);
@@ -330,11 +343,10 @@ impl Speech for Phoenix {
         hub.tell_joins(&place.whose.connection, code.sentence());
     }
 
-    fn limited(&self, place: &Place<'_>, exceeded: Exceeded) {
-        place.shared.metrics.limited(exceeded);
-        place.shared.metrics.error(exceeded.code());
-        let hub = &place.shared.hub;
-        hub.tell_joins(&place.whose.connection, &exceeded.message());
+    fn limited(&self, place: &Place<'_>, message: &Said, exceeded: Exceeded) {
+        // Whoever waits for an answer gets one.
+        let push = self.read(place, message).ok();
+        self.too_much(place, push.as_ref(), exceeded);
     }
 
     fn next(&self, _: &Shared) -> Option<Instant> {

@@ -50,8 +50,8 @@ pub(crate) trait Speech: Send {
     /// Says that something cannot be taken.
     fn refuse(&self, place: &Place<'_>, code: ErrorCode);
 
-    /// Says, and counts, that there was too much of something.
-    fn limited(&self, place: &Place<'_>, exceeded: Exceeded);
+    /// Says, and counts, that there was too much of something, so that this message is not handled.
+    fn limited(&self, place: &Place<'_>, message: &Said, exceeded: Exceeded);
 
     /// When [`Speech::go_on`] is due, if it is.
     fn next(&self, shared: &Shared) -> Option<Instant>;
@@ -188,8 +188,8 @@ async fn read_turn<S: Speech>(place: &mut Place<'_>, reader: &mut Reader, speech
                 true
             }
             (None, _) => false,
-            (Some(_), Admit::TooFast(exceeded)) => {
-                speech.limited(place, exceeded);
+            (Some(message), Admit::TooFast(exceeded)) => {
+                speech.limited(place, &message, exceeded);
                 false
             }
             (Some(message), Admit::Yes) => {
@@ -200,7 +200,7 @@ async fn read_turn<S: Speech>(place: &mut Place<'_>, reader: &mut Reader, speech
                     Ok(()) => speech.take(place, message).await,
                     // What all sockets of somebody do together is no fault of this one.
                     Err(exceeded) => {
-                        speech.limited(place, exceeded);
+                        speech.limited(place, &message, exceeded);
                         false
                     }
                 }

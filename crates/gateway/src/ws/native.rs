@@ -47,7 +47,7 @@ impl Speech for Native {
         connection.send(server::error(None, code, code.sentence()));
     }
 
-    fn limited(&self, place: &Place<'_>, exceeded: Exceeded) {
+    fn limited(&self, place: &Place<'_>, _: &Said, exceeded: Exceeded) {
         let connection = &place.whose.connection;
         connection.send(place.shared.limited(None, exceeded));
     }

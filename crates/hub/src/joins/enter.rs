@@ -18,6 +18,12 @@ use crate::{
     topics::SubId,
 };
 
+/// What is wrong with a binding, for the client.
+pub(super) struct Problem {
+    binding: u32,
+    pub(super) says: String,
+}
+
 impl State {
     /// Where the application says who may be in the room, it is asked first, unless there is a pass.
     pub(crate) fn join(
@@ -109,21 +115,27 @@ impl State {
         if let Ok(entry) = room {
             self.enter_room(connection, &joined, &join.room, entry, pass);
         }
-        let mut problems = join.refused;
-        for binding in &joined.bindings {
-            problems.extend(self.untracked(binding));
+        for problem in &join.refused {
+            connection.queue(joined.system("postgres_changes", false, problem));
         }
+        let untracked = joined.bindings.iter();
+        let mut problems: Vec<Problem> = untracked
+            .filter_map(|binding| self.untracked(binding))
+            .collect();
         for organization in &organizations {
             problems.extend(self.bind(connection, &joined, organization));
         }
-        problems.sort_unstable();
-        problems.dedup();
-        for problem in &problems {
+        let mut unheard: Vec<u32> = problems.iter().map(|problem| problem.binding).collect();
+        unheard.sort_unstable();
+        unheard.dedup();
+        let mut said: Vec<&str> = problems.iter().map(|problem| &*problem.says).collect();
+        said.sort_unstable();
+        said.dedup();
+        for problem in said {
             connection.queue(joined.system("postgres_changes", false, problem));
         }
-        if problems.len() < joined.bindings.len()
-            || problems.is_empty() && !joined.bindings.is_empty()
-        {
+        let heard = |binding: &Binding| !unheard.contains(&binding.id);
+        if joined.bindings.iter().any(heard) {
             connection.queue(joined.subscribed());
         }
         if let (StreamState::Stale { reason, .. }, false) =
@@ -206,7 +218,7 @@ impl State {
     }
 
     /// What is to be said of a binding to a table of which nothing is told.
-    fn untracked(&self, binding: &Binding) -> Option<String> {
+    fn untracked(&self, binding: &Binding) -> Option<Problem> {
         let (schema, table) = (
             binding.rows.schema.as_deref(),
             binding.rows.table.as_deref()?,
@@ -228,7 +240,7 @@ impl State {
         connection: &Arc<Connection>,
         joined: &Arc<Joined>,
         organization: &OrgId,
-    ) -> Vec<String> {
+    ) -> Vec<Problem> {
         let mut problems = Vec::new();
         let Some(conn) = self.conn(connection) else {
             return problems;
@@ -302,9 +314,13 @@ impl State {
     }
 }
 
-fn refusal(binding: &Binding, why: &str) -> String {
-    format!(
+fn refusal(binding: &Binding, why: &str) -> Problem {
+    let says = format!(
         "Unable to subscribe to changes with given parameters. Please check Realtime is enabled for the given connect parameters: {}. {why}",
         binding.described
-    )
+    );
+    Problem {
+        binding: binding.id,
+        says,
+    }
 }

@@ -12,6 +12,9 @@ use crate::{
     state::{State, Sub},
 };
 
+/// Why an organization is not followed.
+const FULL: &str = "this socket has as many subscriptions as allowed; join fewer channels";
+
 impl State {
     pub(super) fn joins_of(&self, slot: u32, id: u64) -> &[Arc<Joined>] {
         let conn = self.conns.get(slot as usize);
@@ -65,15 +68,17 @@ impl State {
         Some(told)
     }
 
-    /// Somebody may be in this organization: his joins have their bindings there from here on.
-    pub(crate) fn follow_membership(&mut self, slot: u32, organization: &OrgId) {
-        let Some(conn) = self.conns.get(slot as usize) else {
-            return;
+    /// Somebody may be in this organization: his joins have their bindings there from here on. What is to be told
+    /// of that.
+    pub(crate) fn follow_membership(&mut self, slot: u32, organization: &OrgId) -> Vec<Frame> {
+        let conn = self.conns.get(slot as usize);
+        let Some((connection, joins)) = conn.and_then(|conn| {
+            let joins = conn.about.joins.clone()?;
+            Some((conn.connection.clone(), joins))
+        }) else {
+            return Vec::new();
         };
-        let Some(joins) = conn.about.joins.clone() else {
-            return;
-        };
-        let connection = conn.connection.clone();
+        let mut told = Vec::new();
         for joined in joins.iter().filter(|joined| !joined.bindings.is_empty()) {
             let subs = self.conns.get(slot as usize);
             let subs = subs.map(|conn| conn.about.subs.clone()).unwrap_or_default();
@@ -85,32 +90,31 @@ impl State {
                         && sub.organization() == Some(organization)
                 })
             });
-            let full = subs.len() + joined.bindings.len() > self.limits.subscriptions;
             if bound {
                 continue;
             }
-            if full {
-                let message =
-                    "this socket has as many subscriptions as allowed; join fewer channels";
-                connection.queue(joined.system("postgres_changes", false, message));
-            } else {
-                for problem in self.bind(&connection, joined, organization) {
-                    connection.queue(joined.system("postgres_changes", false, &problem));
-                }
+            let tell = |message: &str| joined.system("postgres_changes", false, message);
+            if subs.len() + joined.bindings.len() > self.limits.subscriptions {
+                told.push(tell(FULL));
+                continue;
             }
-            connection.wake_task();
+            let problems = self.bind(&connection, joined, organization);
+            told.extend(problems.iter().map(|problem| tell(&problem.says)));
         }
+        told
     }
 
-    /// The same in all organizations that an identity has by now.
-    pub(crate) fn follow_memberships(&mut self, slot: u32) {
+    /// The same in all organizations that the identity of a connection has by now.
+    pub(crate) fn follow_memberships(&mut self, slot: u32) -> Vec<Frame> {
         let conn = self.conns.get(slot as usize);
         let Some(conn) = conn.filter(|conn| conn.about.joins.is_some()) else {
-            return;
+            return Vec::new();
         };
-        for organization in self.directory.organizations_of(&conn.about.identity) {
-            self.follow_membership(slot, &organization);
-        }
+        let organizations = self.directory.organizations_of(&conn.about.identity);
+        let told = organizations
+            .iter()
+            .flat_map(|organization| self.follow_membership(slot, organization));
+        told.collect()
     }
 
     /// What was sent before cannot be gone on from: all joins end so that their clients join again.

@@ -56,6 +56,11 @@ impl Socket {
         self.frames().iter().map(tell).collect()
     }
 
+    /// Everything that arrived, and was not taken.
+    pub fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.bytes.lock().unwrap())
+    }
+
     pub fn raw(&self) -> Vec<u8> {
         self.bytes.lock().unwrap().clone()
     }

@@ -266,3 +266,23 @@ fn a_row_that_names_another_organization_than_its_event_is_not_shown() {
     );
     assert_eq!(router.stats().mismatched, 1);
 }
+
+/// The name of a column's type is that of the log, not one that only its values have.
+#[test]
+fn a_column_says_the_name_of_its_type() {
+    let mut items = (*table(10, "items", &["id*", "name"])).clone();
+    items.columns[0].type_name = "item_id".into();
+    let items = std::sync::Arc::new(items);
+    let mut router = router([rule(&items, &[])]);
+    let log = Log::at(1)
+        .insert(&items, &[Some("1"), Some("x")])
+        .message(message("INSERT"))
+        .commit();
+    let event = events(&mut router, &log).remove(0);
+    let Body::Change { new: Some(row), .. } = &event.body else {
+        panic!("{event:?}");
+    };
+    let columns = row.columns().iter();
+    let types: Vec<&str> = columns.map(|column| &*column.type_name).collect();
+    assert_eq!(types, ["item_id", "text"]);
+}

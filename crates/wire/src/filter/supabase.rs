@@ -97,7 +97,7 @@ fn condition(part: &str, limits: &FilterLimits, left: &mut usize) -> Result<Filt
     let pattern = |any_case| {
         Pattern::new(&unquoted(value), any_case)
             .map(Test::Matches)
-            .map_err(|_| {
+            .ok_or_else(|| {
                 refuse("is no regular expression that is understood here, or too large a one")
             })
     };
@@ -248,3 +248,6 @@ fn elements(list: &str) -> Result<Vec<Literal>, &'static str> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     Columns, Filter, FilterError, Limits,
     filter::{ALLOCATION, supabase},
+    is_sound,
 };
 
 /// Longest name of a schema, table or column, in bytes.
@@ -22,7 +23,7 @@ const IDS: u32 = 1 << 27;
 /// A binding, in error or not: the reply to the join has to name them all.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Binding {
-    /// The JSON object as it was sent.
+    /// The JSON object as it was sent; `{}` for what is none.
     pub echo: Arc<str>,
     /// Its number: never 0, equal for equal bindings, another one for other bindings of the same join.
     pub id: u32,
@@ -119,7 +120,7 @@ pub(super) fn read(list: &[&RawValue], limits: &Limits) -> Vec<Binding> {
 }
 
 fn one(raw: &RawValue, limits: &Limits) -> (String, Binding) {
-    let object = raw.get().starts_with('{');
+    let object = raw.get().starts_with('{') && is_sound(raw.get());
     let fields = members(Some(raw));
     let of = |name: &str| fields.get(name).copied().filter(|raw| raw.get() != "null");
     let operations = of("event").and_then(text).map_or(Operations::ALL, |event| {

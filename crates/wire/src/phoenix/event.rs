@@ -1,7 +1,7 @@
 //! Events as frames of Phoenix channels: rows, table events and broadcasts. Masked values are masked here as
 //! everywhere.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rowcast_model::{
     Body, ColumnMeta, JsonRow, Masks, Operation, RoutedEvent, Says, TableName, View,
@@ -52,12 +52,16 @@ pub(crate) fn encode(
                 say(out, spoken.version, &spoken.topic, event, payload);
             }
         }
-        (What::Rows { id, .. }, Body::Change { new, old, .. }) => {
-            if !spoken.what.wants(event) {
-                return;
-            }
-            let sides = (new.as_ref(), old.as_ref());
-            rows(out, event, class, spoken, *id, sides, memo);
+        (
+            What::Rows { id, .. },
+            Body::Change {
+                new,
+                old,
+                unchanged,
+            },
+        ) if spoken.what.wants(event) => {
+            let both = (new.as_ref(), old.as_ref(), &**unchanged);
+            rows(out, event, class, (spoken, *id), both, memo);
         }
         (What::TableEvents { id, filter }, Body::Change { .. } | Body::Invalidate) => {
             for row in table_event::rows(event) {
@@ -81,23 +85,16 @@ fn envelope(spoken: &Spoken) -> Envelope<'_> {
 }
 
 /// Appends everything up to the commit time.
-fn head(
-    json: &mut Vec<u8>,
-    spoken: &Spoken,
-    id: u32,
-    operation: Operation,
-    schema: &str,
-    table: &str,
-) {
+fn head(json: &mut Vec<u8>, spoken: &Spoken, id: u32, operation: Operation, table: &TableName) {
     envelope(spoken).open(json);
     json.extend_from_slice(br#"{"ids":["#);
     json.extend_from_slice(id.to_string().as_bytes());
     json.extend_from_slice(br#"],"data":{"type":""#);
     json.extend_from_slice(operation.as_str().as_bytes());
     json.extend_from_slice(br#"","schema":"#);
-    string(json, schema);
+    string(json, &table.schema);
     json.extend_from_slice(br#","table":"#);
-    string(json, table);
+    string(json, &table.name);
     json.extend_from_slice(br#","commit_timestamp":""#);
 }
 
@@ -107,15 +104,15 @@ fn tail(json: &mut Vec<u8>, spoken: &Spoken) {
     envelope(spoken).shut(json);
 }
 
-type Rows<'a> = (Option<&'a JsonRow>, Option<&'a JsonRow>);
+/// The rows of a change, and the columns whose value the log does not hold.
+type Rows<'a> = (Option<&'a JsonRow>, Option<&'a JsonRow>, &'a [Arc<str>]);
 
 fn rows(
     out: &mut Vec<u8>,
     event: &RoutedEvent,
     class: &EventClass<'_>,
-    spoken: &Spoken,
-    id: u32,
-    (new, old): Rows<'_>,
+    (spoken, id): (&Spoken, u32),
+    (new, old, unchanged): Rows<'_>,
     memo: &mut Memo,
 ) {
     let mut frame = FrameWriter::begin(out);
@@ -124,86 +121,67 @@ fn rows(
     let known = memo.head_of.as_ref();
     if !known.is_some_and(|(table, op)| Arc::ptr_eq(table, &event.table) && *op == event.op) {
         memo.head.clear();
-        let table = &event.table;
-        head(
-            &mut memo.head,
-            spoken,
-            id,
-            event.op,
-            &table.schema,
-            &table.name,
-        );
+        head(&mut memo.head, spoken, id, event.op, &event.table);
         memo.head_of = Some((event.table.clone(), event.op));
     }
     json.extend_from_slice(&memo.head);
     write_iso_millis(event.commit_time, json);
     json.extend_from_slice(br#"","columns":"#);
-
-    let masks = event
-        .audience
-        .masked
-        .as_deref()
-        .map(|masked| &*masked.masks);
+    let masked = event.audience.masked.as_deref();
+    let masks = masked.map(|masked| &*masked.masks);
     let masks = masks.filter(|_| class.view != View::PLAIN);
-    if let Some(row) = new.or(old) {
-        let side = |row: Option<&JsonRow>, plain| if row.is_some() { plain } else { u64::MAX };
-        let plain = side(new, class.view.new) & side(old, class.view.old);
-        match masks {
-            Some(masks) => columns(json, row, class, |name| hides(masks, plain, name)),
-            None => {
-                let same = |of: &Arc<[ColumnMeta]>| Arc::ptr_eq(of, row.columns());
-                if !memo.columns_of.as_ref().is_some_and(same) {
-                    memo.columns.clear();
-                    columns(&mut memo.columns, row, class, |_| false);
-                    memo.columns_of = Some(row.columns().clone());
-                }
-                json.extend_from_slice(&memo.columns);
-            }
-        }
-    } else {
-        json.extend_from_slice(b"[]");
+    let plain = |row: Option<&JsonRow>, plain| if row.is_some() { plain } else { u64::MAX };
+    let plain = plain(new, class.view.new) & plain(old, class.view.old);
+    match (new.or(old), masks) {
+        (Some(row), Some(masks)) => columns(json, row, class, |name| hides(masks, plain, name)),
+        (Some(row), None) => json.extend_from_slice(memo.columns(row, class)),
+        (None, _) => json.extend_from_slice(b"[]"),
     }
-    let Body::Change { unchanged, .. } = &event.body else {
-        return;
+    let empty: &[Arc<str>] = &[];
+    let record = (br#","record":"#.as_slice(), new, class.view.new, unchanged);
+    let old_record = (br#","old_record":"#.as_slice(), old, class.view.old, empty);
+    let sides = match event.op {
+        Operation::Insert => [Some(record), None],
+        Operation::Update => [Some(record), Some(old_record)],
+        Operation::Delete | Operation::Truncate => [None, Some(old_record)],
     };
-    let side = |row, plain, unchanged| Side {
-        row,
-        masks,
-        plain,
-        unchanged,
-    };
-    match (event.op, new, old) {
-        (Operation::Insert, Some(new), _) => {
-            json.extend_from_slice(br#","record":"#);
-            side(new, class.view.new, &[]).write(json, |column| wants(class, column));
-        }
-        (Operation::Update, Some(new), old) => {
-            json.extend_from_slice(br#","record":"#);
-            side(new, class.view.new, unchanged).write(json, |column| wants(class, column));
-            json.extend_from_slice(br#","old_record":"#);
-            match old {
-                Some(old) => {
-                    side(old, class.view.old, &[]).write(json, |column| wants(class, column));
-                }
-                None => json.extend_from_slice(b"{}"),
+    for (label, row, plain, unchanged) in sides.into_iter().flatten() {
+        json.extend_from_slice(label);
+        match (row, masks) {
+            (Some(row), Some(masks)) => {
+                let row = MaskedRow {
+                    row,
+                    masks,
+                    plain,
+                    unchanged,
+                };
+                write_masked_row(json, &row, |column| wants(class, column), write_value);
             }
+            (Some(row), None) => write_row(json, row, class),
+            (None, _) => json.extend_from_slice(b"{}"),
         }
-        (_, _, Some(old)) => {
-            json.extend_from_slice(br#","old_record":"#);
-            side(old, class.view.old, &[]).write(json, |column| wants(class, column));
-        }
-        _ => {}
     }
     tail(json, spoken);
     frame.finish();
 }
 
-/// Whether a column is one that was asked for; the key always is.
+impl Memo {
+    /// The list of the columns of a row of which none is masked.
+    fn columns(&mut self, row: &JsonRow, class: &EventClass<'_>) -> &[u8] {
+        let same = |of: &Arc<[ColumnMeta]>| Arc::ptr_eq(of, row.columns());
+        if !self.columns_of.as_ref().is_some_and(same) {
+            self.columns.clear();
+            columns(&mut self.columns, row, class, |_| false);
+            self.columns_of = Some(row.columns().clone());
+        }
+        &self.columns
+    }
+}
+
+/// Whether a column is sent: what tells one record from another always is.
 fn wants(class: &EventClass<'_>, column: &ColumnMeta) -> bool {
-    column.key
-        || class
-            .columns
-            .is_none_or(|columns| columns.contains(&column.name))
+    let listed = |columns: &[Arc<str>]| columns.contains(&column.name);
+    column.key || class.columns.is_none_or(listed)
 }
 
 /// Whether a column is masked, where the masks of `plain` do not hold.
@@ -241,37 +219,19 @@ fn columns(
     json.push(b']');
 }
 
-/// One of the rows of a change, and how it is seen.
-struct Side<'a> {
-    row: &'a JsonRow,
-    masks: Option<&'a Masks>,
-    plain: u64,
-    unchanged: &'a [Arc<str>],
-}
-
-impl Side<'_> {
-    fn write(&self, json: &mut Vec<u8>, wanted: impl Fn(&ColumnMeta) -> bool) {
-        if let Some(masks) = self.masks {
-            let row = MaskedRow {
-                row: self.row,
-                masks,
-                plain: self.plain,
-                unchanged: self.unchanged,
-            };
-            return write_masked_row(json, &row, wanted, write_value);
+/// Appends a row of which nothing is masked.
+fn write_row(json: &mut Vec<u8>, row: &JsonRow, class: &EventClass<'_>) {
+    json.push(b'{');
+    let mut first = true;
+    for (column, value) in row.present().filter(|(column, _)| wants(class, column)) {
+        if !first {
+            json.push(b',');
         }
-        json.push(b'{');
-        let mut first = true;
-        for (column, value) in self.row.present().filter(|(column, _)| wanted(column)) {
-            if !first {
-                json.push(b',');
-            }
-            first = false;
-            json.extend_from_slice(column.label.as_bytes());
-            write_value(json, column, value);
-        }
-        json.push(b'}');
+        first = false;
+        json.extend_from_slice(column.label.as_bytes());
+        write_value(json, column, value);
     }
+    json.push(b'}');
 }
 
 fn write_value(json: &mut Vec<u8>, column: &ColumnMeta, value: &[u8]) {
@@ -285,6 +245,12 @@ fn write_value(json: &mut Vec<u8>, column: &ColumnMeta, value: &[u8]) {
     }
 }
 
+/// The table that is not there.
+static TABLE: LazyLock<TableName> = LazyLock::new(|| TableName {
+    schema: "public".into(),
+    name: TABLE_EVENTS.into(),
+});
+
 fn table_event(
     out: &mut Vec<u8>,
     event: &RoutedEvent,
@@ -295,7 +261,7 @@ fn table_event(
 ) {
     let mut frame = FrameWriter::begin(out);
     let json = frame.payload();
-    head(json, spoken, id, Operation::Insert, "public", TABLE_EVENTS);
+    head(json, spoken, id, Operation::Insert, &TABLE);
     write_iso_millis(event.commit_time, json);
     json.extend_from_slice(br#"","columns":"#);
     json.extend_from_slice(COLUMNS.as_bytes());

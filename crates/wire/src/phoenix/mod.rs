@@ -34,4 +34,8 @@ pub(crate) use self::{event::Memo, event::encode};
 pub const TOPIC_PREFIX: &str = "realtime:";
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    mod events;
+    mod pushes;
+    mod replies;
+}
