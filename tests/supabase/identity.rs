@@ -247,6 +247,9 @@ async fn supabase_an_expired_token_ends_the_channel() {
         world
             .exec("INSERT INTO labels VALUES (1, 'org_1', 'secret'); DELETE FROM labels")
             .await;
+        // The service has read of it.
+        let mut known = world.login("u1", "org_1").await;
+        world.events_so_far(&mut known, "org_1").await;
         js.set_auth(&token::session("u1")).await;
         js.retry("org:org_1", &rows).await;
         world
