@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rowcast_model::{Channel, OrgId, Topic};
 use rowcast_wire::{
-    Follow, Forms, Mode, Subscribe,
+    Filter, Follow, Forms, Mode, Subscribe,
     phoenix::{Voice, What},
 };
 
@@ -170,7 +170,13 @@ impl State {
     ) -> Result<(), HubError> {
         /// A subscription with its places in the indexes.
         const EACH: usize = 1024;
-        let all = cost + EACH + (EACH * join.bindings.len() + join.cost) * organizations;
+        let filters = join
+            .bindings
+            .iter()
+            .flat_map(|binding| &binding.rows.filter);
+        let shared: usize = filters.map(Filter::shared_cost).sum();
+        let copied = join.cost.saturating_sub(shared) + EACH * join.bindings.len();
+        let all = cost + EACH + copied * organizations;
         let freed = before.map_or(0, |before| before.cost);
         self.may_keep(connection, freed, all)
     }
@@ -299,8 +305,11 @@ impl State {
         let position = self.position();
         let tables = wanted.tables.clone();
         let name: Arc<str> = wanted.channel.to_string().into();
+        let filters = tables.iter().flatten().flat_map(|table| &table.filter);
+        let shared: usize = filters.map(Filter::shared_cost).sum();
+        let cost = (wanted.cost() + 512).saturating_sub(shared);
         let begins = Begins {
-            cost: u32::try_from(wanted.cost() + 512).unwrap_or(u32::MAX),
+            cost: u32::try_from(cost).unwrap_or(u32::MAX),
             since: position,
             skip_until: None,
             replay: None,

@@ -180,6 +180,18 @@ impl Filter {
         size_of::<Filter>() + within
     }
 
+    /// What of [`Filter::cost`] its copies share.
+    pub fn shared_cost(&self) -> usize {
+        match self {
+            Filter::And(parts) | Filter::Or(parts) => parts.iter().map(Filter::shared_cost).sum(),
+            Filter::Not(inner) => inner.shared_cost(),
+            Filter::Column { test, .. } => match test {
+                Test::Matches(pattern) => pattern.cost(),
+                _ => 0,
+            },
+        }
+    }
+
     /// A condition `column = value` without which the filter cannot hold, if there is one: what a
     /// subscription can be found by instead of being asked.
     pub fn needed_equality(&self) -> Option<(&Arc<str>, &Literal)> {
