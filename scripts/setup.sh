@@ -14,7 +14,8 @@ need c++ g++
 need make make
 need git git
 if [ "$want" = test ]; then
-  # The newest PostgreSQL comes as an npm package, for every user and beside every other version.
+  # The newest PostgreSQL comes as an npm package, for every user and beside every other version. So do the TypeScript
+  # compiler and the libraries of Supabase that are connected to the service.
   need node nodejs
   need npm npm
 fi

@@ -37,6 +37,7 @@ own_binaries() {
 
 scripts/setup.sh test
 scripts/typescript.sh >/dev/null
+scripts/realtime-js.sh >/dev/null
 if [ "${1:-}" = --matrix ]; then
   shift
   for major in $(seq "$oldest" "$newest"); do

@@ -27,7 +27,7 @@ use crate::harness::{
 };
 
 /// One address in front of services that come and go: each connection goes to whoever is named now.
-async fn front(first: SocketAddr) -> (SocketAddr, Arc<Mutex<SocketAddr>>) {
+pub async fn front(first: SocketAddr) -> (SocketAddr, Arc<Mutex<SocketAddr>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let target = Arc::new(Mutex::new(first));

@@ -20,5 +20,6 @@ mod relations;
 mod restarts;
 mod security;
 mod sql;
+mod supabase;
 mod survival;
 mod types;

@@ -7,13 +7,13 @@ use crate::harness::{
     world::{World, subscribe},
 };
 
-const PEOPLE: &str = "
+pub const PEOPLE: &str = "
     CREATE TABLE people (id int PRIMARY KEY, organization_id text, owner text,
         email text, phone text, ssn text, card text, name text, note text, secret text);
     SELECT rowcast.track('fences', organization_column => 'organization_id');";
 
 /// The configuration of the document: one column of each type.
-const MASK: &str = r#"{
+pub const MASK: &str = r#"{
     "email": {"type": "email", "show": {"roles": ["admin"], "or": "owner"}},
     "phone": {"type": "phone", "show": {"roles": ["admin", "support"]}},
     "ssn": {"type": "ssn", "show": {"roles": ["hr"]}},
@@ -21,25 +21,25 @@ const MASK: &str = r#"{
     "name": {"type": "name", "show": {"roles": ["admin"], "or": "owner"}},
     "note": {"type": "redact", "show": {"roles": ["admin"]}}}"#;
 
-const JOHN: &str =
+pub const JOHN: &str =
     "'john@yourdomain.com', '5551234567', '123-45-6789', '4111111111111111', 'John', 'a long note'";
 
-async fn world(options: &str) -> World {
+pub async fn world(options: &str) -> World {
     let track =
         format!("{PEOPLE} SELECT rowcast.track('people', owner_column => 'owner', {options});");
     World::prepared(&track, &[]).await
 }
 
-fn masked() -> String {
+pub fn masked() -> String {
     format!("mask => '{MASK}'")
 }
 
 /// The masked columns of a row.
-fn shown(row: &Value) -> [Value; 6] {
+pub fn shown(row: &Value) -> [Value; 6] {
     ["email", "phone", "ssn", "card", "name", "note"].map(|column| row[column].clone())
 }
 
-const MASKED: [&str; 6] = [
+pub const MASKED: [&str; 6] = [
     "j***@y*********.com",
     "******4567",
     "*****6789",
@@ -48,7 +48,7 @@ const MASKED: [&str; 6] = [
     "[REDACTED]",
 ];
 
-fn john(plain: &[usize]) -> [Value; 6] {
+pub fn john(plain: &[usize]) -> [Value; 6] {
     let values = [
         "john@yourdomain.com",
         "5551234567",

@@ -2,7 +2,7 @@
 //! model of who sees what: Q3, Q13, Q18 to Q20, Q23; live, resumed, as the latest, as server-sent events, and as an
 //! operator is told. The pure twin of this is the matrix of the hub's tests.
 
-mod model;
+pub mod model;
 mod operator;
 
 use std::collections::BTreeSet;
@@ -18,14 +18,14 @@ use crate::harness::{
 };
 use model::{FENCES, Listens, ROLES, Row, Rule, Told, Who, some_roles};
 
-const SUBSCRIBERS: usize = 120;
+pub const SUBSCRIBERS: usize = 120;
 const ROUNDS: usize = 60;
 /// Of the ways on which somebody gets the rows, that with one event of each record.
 const LATEST: usize = 2;
 
 /// Memberships in a table of the application, so that one may have several roles; and a room, of which it says who
 /// may be there.
-const TABLES: &str = "
+pub const TABLES: &str = "
     CREATE TABLE crew (who text, org text, role text, PRIMARY KEY (who, org, role));
     SELECT rowcast.use_memberships('crew', 'who', 'org', 'role');
     CREATE TABLE secrets (id int PRIMARY KEY, organization_id text, owner text, reader text, a text, b text);
@@ -50,7 +50,7 @@ struct Person {
 }
 
 /// The people of the world, not connected yet.
-fn people(rng: &mut Rng) -> Vec<Who> {
+pub fn people(rng: &mut Rng) -> Vec<Who> {
     let listens = |n: usize| match n {
         n if n >= SUBSCRIBERS + 4 => Listens::Nowhere,
         n if n >= SUBSCRIBERS => Listens::Elsewhere,
@@ -121,7 +121,7 @@ async fn connect(world: &World, who: Who) -> Person {
 }
 
 /// Writes a row for each reader: who has his own has read everything before. The number of the fence.
-async fn fence(world: &World, rng: &mut Rng, number: usize) -> usize {
+pub async fn fence(world: &World, rng: &mut Rng, number: usize) -> usize {
     let base = FENCES * number;
     world.exec(&Rule::fence().sql(rng)).await;
     world
@@ -199,7 +199,7 @@ fn told(events: &[Frame]) -> Vec<Told> {
 
 /// The rows that somebody was told are those of the model, on the one channel that they come on; and no other value
 /// of them is anywhere in what he got.
-fn compare(who: &Who, path: usize, got: &[Frame], rows: &[Row]) -> usize {
+pub fn compare(who: &Who, path: usize, got: &[Frame], rows: &[Row]) -> usize {
     let expected: Vec<Told> = rows.iter().flat_map(|row| row.all_told(who)).collect();
     let wanted = |told: &Told| path != LATEST || told.op == "DELETE";
     // Of a record that is gone, the latest is that it is gone.
@@ -230,7 +230,7 @@ fn compare(who: &Who, path: usize, got: &[Frame], rows: &[Row]) -> usize {
     expected.len()
 }
 
-async fn write(world: &World, rng: &mut Rng, ids: std::ops::Range<usize>) -> Vec<Row> {
+pub async fn write(world: &World, rng: &mut Rng, ids: std::ops::Range<usize>) -> Vec<Row> {
     let mut rows = Vec::new();
     for id in ids {
         let row = Row::random(rng, id, SUBSCRIBERS);

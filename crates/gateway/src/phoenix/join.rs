@@ -32,7 +32,11 @@ pub(super) fn of(version: Version, push: &Push, wanted: &phoenix::Join, room: Ro
                 described: binding.described.clone(),
                 rows: rows.clone(),
             }),
-            Err(error) => refused.push(error.to_string()),
+            // Of several bindings, the client has to know which.
+            Err(error) => match error.to_string() {
+                named if named.contains(&*binding.described) => refused.push(named),
+                unnamed => refused.push(format!("{unnamed}: {}", binding.described)),
+            },
         }
     }
     let own = push.reference.as_deref();

@@ -29,6 +29,9 @@ use crate::{
     ws::{self, Shared},
 };
 
+/// Why a join is refused as long as nobody knows whose socket it is.
+const NOBODY: &str = "Unauthorized: this socket has shown no token of a user; give the client one before it subscribes (setAuth, accessToken)";
+
 /// What a socket begins with.
 struct Caller {
     version: Version,

@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpStream;
 
 use super::{
-    Caller,
+    Caller, NOBODY,
     speech::Phoenix,
     token::{self, Fingerprint},
 };
@@ -23,9 +23,6 @@ use crate::{
         Denied, End, Place, Read, Reader, Shared, Socket, Whose, enter_as, expiry, farewell, listen,
     },
 };
-
-/// Why a join is refused as long as nobody knows whose socket it is.
-const NOBODY: &str = "Unauthorized: this socket has shown no token of a user; give the client one before it subscribes (setAuth, accessToken)";
 
 /// Somebody whom a socket belongs to.
 struct Member {

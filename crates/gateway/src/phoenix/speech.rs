@@ -11,7 +11,7 @@ use rowcast_wire::{
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
-    join,
+    NOBODY, join,
     token::{self, Fingerprint},
 };
 use crate::{
@@ -163,8 +163,12 @@ impl Phoenix {
     ) -> Result<(), String> {
         let text = token.expose_secret();
         let fingerprint = Fingerprint::of(text);
-        if !token::is_somebodys(text) || self.token == Some(fingerprint) {
+        if self.token == Some(fingerprint) {
             return Ok(());
+        }
+        if !token::is_somebodys(text) {
+            // Its user has signed out: what he was told goes to nobody.
+            return Err(NOBODY.to_owned());
         }
         let (shared, connection) = (place.shared, &place.whose.connection);
         let mut until = Instant::now() + shared.limits.auth_timeout;

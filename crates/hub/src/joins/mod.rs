@@ -19,7 +19,7 @@ use rowcast_wire::{
     phoenix::{self, RowBinding, TABLE_EVENTS, TableEventFilter, Version, Voice, What},
 };
 
-use crate::{Connection, Hub, HubError, membership::REMOVED, state::Sub};
+use crate::{Connection, Hub, HubError, membership::REMOVED, rules::COLUMN_HIDDEN, state::Sub};
 
 /// Rows that somebody wants.
 #[derive(Clone, Debug)]
@@ -133,7 +133,12 @@ impl Joined {
             return (Some(told), over);
         }
         let told = (reason != REMOVED).then(|| {
-            let message = format!("A subscription to changes has ended: {reason}");
+            let message = match filtered(sub) {
+                Some(filter) if reason == COLUMN_HIDDEN => format!(
+                    "A subscription to changes has ended: its filter on {filter} asks for a column that is hidden or masked for you now ({reason}). Leave that out and subscribe again"
+                ),
+                _ => format!("A subscription to changes has ended: {reason}"),
+            };
             self.system("postgres_changes", false, &message)
         });
         (told, false)
@@ -147,6 +152,20 @@ impl Joined {
     fn spoken(&self, what: What) -> Voice {
         Voice::phoenix(self.version, self.topic.clone(), what)
     }
+}
+
+/// The table and the columns of a filter, for the client that has set it.
+fn filtered(sub: &Sub) -> Option<String> {
+    let parts = sub.parts.iter().flatten();
+    let filtered = parts.filter_map(|part| {
+        let mut columns = Vec::new();
+        part.filter
+            .as_ref()?
+            .each_column(&mut |column| columns.push(column));
+        Some(format!("{} ({})", part.table, columns.join(", ")))
+    });
+    let filtered: Vec<String> = filtered.collect();
+    (!filtered.is_empty()).then(|| filtered.join(", "))
 }
 
 impl Binding {

@@ -11,9 +11,14 @@ use regex::{Regex, RegexBuilder};
 /// Longest pattern, in bytes.
 const MOST_BYTES: usize = 256;
 /// How large it may become, in bytes of memory.
-const MOST_COMPILED: usize = 16 * 1024;
-/// Longest text that is searched, in bytes; of a longer one it is not known whether it matches.
-const MOST_SEARCHED: usize = 8 * 1024;
+const MOST_COMPILED: usize = 8 * 1024;
+/// What a search may keep for the next one, in bytes of memory.
+const MOST_KEPT: usize = 16 * 1024;
+/// Longest text that is searched, in bytes; of a longer one it is not known whether it matches. With the size of the
+/// pattern this bounds a search to some milliseconds, however both are chosen.
+const MOST_SEARCHED: usize = 4 * 1024;
+/// So much of what a filter may hold counts one of them.
+pub(super) const NODES: usize = 32;
 
 /// A regular expression and its text.
 #[derive(Clone, Debug)]
@@ -39,7 +44,7 @@ impl Pattern {
             .case_insensitive(any_case)
             .dot_matches_new_line(true)
             .size_limit(MOST_COMPILED)
-            .dfa_size_limit(MOST_COMPILED)
+            .dfa_size_limit(MOST_KEPT)
             .nest_limit(32)
             .build()
             .ok()?;
@@ -55,9 +60,9 @@ impl Pattern {
         (text.len() <= MOST_SEARCHED).then(|| self.compiled.is_match(text))
     }
 
-    /// Bytes that it takes in memory, at most: itself, and what searching needs.
+    /// Bytes that it takes in memory, at most: itself in both directions, and what searching needs.
     pub(super) fn cost(&self) -> usize {
-        self.source.len() + 4 * MOST_COMPILED
+        self.source.len() + 3 * MOST_COMPILED + MOST_KEPT
     }
 }
 
@@ -174,6 +179,16 @@ mod tests {
             (r"^(foo|bar){2}$", "foobar", true),
             (r"\Aab\Z", "ab", true),
             ("(?i)ADA", "ada", true),
+            (
+                "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$",
+                "0f5e7a1c-0000-4000-8000-00000000000a",
+                true,
+            ),
+            (
+                r"^(https?://)?[\w.-]+\.[a-z]{2,}(/.*)?$",
+                "https://example.org/a?b",
+                true,
+            ),
             ("", "", true),
         ] {
             assert_eq!(found(pattern, text), expected, "{pattern} {text:?}");

@@ -5,7 +5,10 @@
 //! the end of its condition; where it is all in double quotes, `\"` and `\\` in it stand for one character. Values
 //! have no type of their own: each is read as its column's.
 
-use super::{CompareOp, Filter, FilterError, FilterLimits, Literal, Test, regex::Pattern};
+use super::{
+    CompareOp, Filter, FilterError, FilterLimits, Literal, Test,
+    regex::{self, Pattern},
+};
 
 /// Most values of one `in`.
 const MOST_VALUES: usize = 100;
@@ -94,12 +97,15 @@ fn condition(part: &str, limits: &FilterLimits, left: &mut usize) -> Result<Filt
     }
     let scalar = || Literal::Untyped(unquoted(value).into());
     let compare = |op| Test::Compare(op, scalar());
+    // A search costs far more than a comparison.
+    if matches!(op, "match" | "imatch") {
+        (1..regex::NODES).try_for_each(|_| spend(left, limits))?;
+    }
     let pattern = |any_case| {
-        Pattern::new(&unquoted(value), any_case)
-            .map(Test::Matches)
-            .ok_or_else(|| {
-                refuse("is no regular expression that is understood here, or too large a one")
-            })
+        let pattern = Pattern::new(&unquoted(value), any_case).map(Test::Matches);
+        pattern.ok_or_else(|| {
+            refuse("is no regular expression that is understood here, or too large a one")
+        })
     };
     let test = match op {
         "eq" => compare(CompareOp::Eq),

@@ -123,6 +123,8 @@ fn what_is_not_understood_is_said() {
     assert!(read(&format!("a=in.({long})")).is_err());
     assert!(read(&vec!["a=eq.1"; 257].join(",")).is_err());
     assert!(read(&vec!["a=eq.1"; 256].join(",")).is_ok());
+    assert!(read(&["a=match.b"; 8].join(",")).is_ok());
+    assert!(read(&["a=match.b"; 9].join(",")).is_err());
     let error = read(&long).unwrap_err().to_string();
     assert!(error.len() < 300, "{error}");
 }
