@@ -15,6 +15,7 @@ use crate::{
     Connection, Hub, HubError, Subscription,
     grants::ShownGrant,
     guest::{Guest, Wanted},
+    joins::Said,
     pass::{Due, Ending, Pass, Then},
     spread,
     state::State,
@@ -218,14 +219,25 @@ impl State {
     }
 
     /// The same of a join.
-    pub(crate) fn dismiss_join(&mut self, connection: u64, topic: &str) {
+    pub(crate) fn dismiss_join(&mut self, connection: u64, topic: &str) -> Vec<Guest> {
         let guests = self.doors.guests.iter();
         let gone = guests
             .filter(|(_, guest)| guest.connection.id == connection && guest.wanted.joins(topic));
         let gone: Vec<usize> = gone.map(|(key, _)| key).collect();
-        for key in gone {
-            self.remove_guest(key);
-        }
+        gone.into_iter()
+            .filter_map(|key| self.remove_guest(key))
+            .collect()
+    }
+
+    /// The topics that a connection waits to join.
+    pub(crate) fn waits_to_join(&self, connection: &Connection) -> Vec<Arc<str>> {
+        let guests = self.doors.guests.iter().map(|(_, guest)| guest);
+        let own = guests.filter(|guest| guest.connection.id == connection.id);
+        own.filter_map(|guest| match &guest.wanted {
+            Wanted::Join(join) => Some(join.topic.clone()),
+            Wanted::Subscription(_) => None,
+        })
+        .collect()
     }
 
     /// The pass of a connection's subscription.
@@ -278,7 +290,9 @@ impl State {
                 }),
                 Err(error) => {
                     if let Some(guest) = self.remove_guest(key) {
-                        guest.refuse(&error);
+                        if !self.let_in_beside(&guest) {
+                            guest.refuse(&error);
+                        }
                         told.push(connection);
                     }
                 }
@@ -415,7 +429,9 @@ impl State {
             }
             Err(error) => {
                 self.metrics.authorized(error.code());
-                connection.queue(guest.wanted.denied(&error));
+                if !self.let_in_beside(&guest) {
+                    connection.queue(guest.wanted.denied(&error));
+                }
             }
         }
         Some(connection)
@@ -432,7 +448,18 @@ impl State {
                     other => other.map(drop),
                 }
             }
-            Wanted::Join(join) => self.join(connection, (**join).clone(), Some(pass)),
+            Wanted::Join(join) => self.join(connection, (**join).clone(), Said::Yes(pass)),
+        }
+    }
+
+    /// Somebody whom the application does not let in may want more than that; whether he gets it.
+    fn let_in_beside(&mut self, guest: &Guest) -> bool {
+        match &guest.wanted {
+            Wanted::Join(join) if join.has_other_wishes() => {
+                let join = (**join).clone();
+                self.join(&guest.connection, join, Said::No).is_ok()
+            }
+            _ => false,
         }
     }
 

@@ -15,7 +15,7 @@ use crate::{
     may_see,
     run::Run,
     stage::Stage,
-    state::{Conn, Map, Open, Sub},
+    state::{Conn, Map, Open, Set, Sub},
     topics::{Listeners, Member, SubId, Topic},
     view,
 };
@@ -35,6 +35,8 @@ pub(crate) struct Cast<'a> {
     pub event: &'a RoutedEvent,
     pub step: u64,
     pub delivered: bool,
+    /// Bindings that were told what is for all organizations: one of a user's organizations is enough.
+    pub told: Set<(u64, u32)>,
 }
 
 impl Cast<'_> {
@@ -59,6 +61,7 @@ impl Cast<'_> {
         }
         // With masks, and asked who gets it, each is looked at.
         let each = self.aside.is_some() && event.audience.masked.is_some();
+        let each = each || event.topic == TopicOf::AllOrgs && class.binding().is_some();
         let uniform = !each && class.is_uniform() && may_see(&event.audience, &Grant::default());
         if !uniform {
             for member in members {
@@ -171,7 +174,13 @@ impl Cast<'_> {
             (Some(_), None) => return,
         };
         let wanted = self.classes.get(class);
-        if !wanted.is_some_and(|class| class.wants(event)) {
+        let Some(wanted) = wanted.filter(|class| class.wants(event)) else {
+            return;
+        };
+        if event.topic == TopicOf::AllOrgs
+            && let (Some(binding), Some(joined)) = (wanted.binding(), &sub.join)
+            && !self.told.insert((joined.number(), binding))
+        {
             return;
         }
         self.run

@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use rowcast_model::{OrgId, RoutedEvent, Topic, View};
 use rowcast_wire::{
     Columns, EventClass, EventMemo, Forms, Frame, Mode, encode_event, encode_event_into,
-    phoenix::Voice,
+    phoenix::{Voice, What},
 };
 use slab::Slab;
 
@@ -86,6 +86,17 @@ impl Class {
     /// Whether those of this class want to hear of an event.
     pub(crate) fn wants(&self, event: &RoutedEvent) -> bool {
         (self.key.forms.broadcasts || event.as_message().is_none()) && self.key.voice.wants(event)
+    }
+
+    /// The binding to rows that it is, on sockets of the Supabase protocol.
+    pub(crate) fn binding(&self) -> Option<u32> {
+        match &self.key.voice {
+            Voice::Phoenix(spoken) => match spoken.what {
+                What::Rows { id, .. } => Some(id),
+                What::Room | What::TableEvents { .. } => None,
+            },
+            Voice::Native => None,
+        }
     }
 
     /// Whether an event for everybody goes to all members without looking at each.

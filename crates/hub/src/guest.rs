@@ -79,4 +79,11 @@ impl Guest {
     pub(crate) fn refuse(&self, error: &HubError) {
         self.connection.queue(self.wanted.refused(error));
     }
+
+    /// Sends him away who waits to join.
+    pub(crate) fn turn_away(&self, why: &str) {
+        if let Wanted::Join(join) = &self.wanted {
+            self.connection.queue(join.refused(why));
+        }
+    }
 }

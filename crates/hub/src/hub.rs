@@ -241,7 +241,9 @@ impl Hub {
         for id in subs {
             state.remove_sub(id);
         }
-        state.conns.try_remove(connection.slot as usize);
+        if let Some(conn) = state.conns.try_remove(connection.slot as usize) {
+            state.forget_joins(&conn.about.joins);
+        }
         let slot = connection.slot;
         match &identity.auth {
             Auth::Session { .. } => forget(&mut state.by_user, &identity.user, slot),

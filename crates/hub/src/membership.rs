@@ -146,13 +146,11 @@ impl State {
         self.regrant_all(connection.slot, &mut |conn, frame| {
             conn.connection.queue(frame);
         });
-        for frame in self.follow_memberships(connection.slot) {
-            connection.queue(frame);
-        }
         Ok(())
     }
 
-    /// [`State::regrant`] in every organization that the connection listens to.
+    /// [`State::regrant`] in every organization that the connection listens to; its joins listen to all others that
+    /// it may from here on.
     fn regrant_all(&mut self, slot: u32, tell: &mut dyn FnMut(&mut Conn, Frame)) {
         let Some(conn) = self.conns.get(slot as usize) else {
             return;
@@ -167,6 +165,10 @@ impl State {
         organizations.dedup();
         for organization in organizations {
             self.regrant(slot, &organization, false, tell);
+        }
+        let told = self.follow_memberships(slot);
+        if let Some(conn) = self.conns.get_mut(slot as usize) {
+            told.into_iter().for_each(|frame| tell(conn, frame));
         }
     }
 

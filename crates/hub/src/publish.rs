@@ -15,7 +15,7 @@ use crate::{
     revoke::seconds,
     spread::read_after,
     stage::Stage,
-    state::{Conn, State, Sub},
+    state::{Conn, Set, State, Sub},
     topics::SubId,
 };
 
@@ -201,6 +201,7 @@ impl State {
             event,
             step: self.step,
             delivered: false,
+            told: Set::default(),
         };
         match (&event.topic, &event.audience.user) {
             (TopicOf::AllOrgs, _) => {
@@ -299,6 +300,7 @@ impl State {
                 event,
                 step: self.step,
                 delivered: false,
+                told: Set::default(),
             };
             cast.offer_sub(own);
             delivered |= cast.delivered;

@@ -263,9 +263,8 @@ impl State {
         let joined = self.subs.get(id as usize).and_then(|sub| sub.join.clone());
         if let Some(joined) = joined {
             // The client joins again by itself.
-            out.extend_from_slice(&joined.crash());
+            out.extend_from_slice(&self.crash_join(connection, &joined));
             self.metrics.resync(reason);
-            self.leave(connection.slot, connection.id, &joined.topic);
             return;
         }
         let Some(sub) = self.subs.get_mut(id as usize) else {

@@ -39,6 +39,7 @@ use crate::{
 };
 
 pub(crate) type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+pub(crate) type Set<T> = hashbrown::HashSet<T, foldhash::fast::RandomState>;
 
 /// A connection. Small, as every delivery passes here.
 pub(crate) struct Conn {

@@ -17,6 +17,8 @@ mod explain;
 mod filters;
 #[path = "hub/joins.rs"]
 mod joins;
+#[path = "hub/joins_edges.rs"]
+mod joins_edges;
 #[path = "hub/latest.rs"]
 mod latest;
 #[path = "hub/masks.rs"]

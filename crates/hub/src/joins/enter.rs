@@ -7,6 +7,7 @@ use rowcast_wire::{
     Filter, Follow, Forms, Mode, Subscribe,
     phoenix::{Voice, What},
 };
+use smallvec::SmallVec;
 
 use super::{Binding, Join, Joined, Room, stay::late};
 use crate::{
@@ -18,82 +19,84 @@ use crate::{
     topics::SubId,
 };
 
+/// A subscription with its places in the indexes.
+const EACH: usize = 1024;
+
 /// What is wrong with a binding, for the client.
 pub(super) struct Problem {
     binding: u32,
     pub(super) says: String,
 }
 
+/// What the application has said about somebody who wants into a room.
+pub(crate) enum Said {
+    /// Nothing: it is asked, where it decides.
+    Nothing,
+    /// Yes.
+    Yes(Pass),
+    /// No, or it could not be asked.
+    No,
+}
+
 impl State {
-    /// Where the application says who may be in the room, it is asked first, unless there is a pass.
+    /// Where the application says who may be in the room, it is asked first, unless it has said so.
     pub(crate) fn join(
         &mut self,
         connection: &Arc<Connection>,
-        join: Join,
-        pass: Option<Pass>,
+        mut join: Join,
+        said: Said,
     ) -> Result<(), HubError> {
         let most = self.limits.subscriptions;
         let conn = self.conn(connection).ok_or(HubError::Closed)?;
         let identity = conn.about.identity.clone();
         self.dismiss_join(connection.id, &join.topic);
+        join.forget_equals();
         let Room {
             channel,
             organization,
-            required,
             ..
         } = &join.room;
-        let room = self.admit(&identity, channel, organization.as_ref());
-        if let Err(error) = &room
-            && (*required || join.bindings.is_empty() && join.refused.is_empty())
-        {
-            return Err(error.clone());
-        }
-        let pass = match room.as_ref().ok().zip(pass) {
-            Some((Entry { authorizer, .. }, pass)) if authorizer.as_ref() == Some(&pass.by) => {
-                Some(pass)
-            }
-            _ => None,
+        let mut pass = None;
+        let mut room = match self.admit(&identity, channel, organization.as_ref()) {
+            Ok(entry) => Some(entry),
+            Err(_) if join.has_other_wishes() => None,
+            Err(error) => return Err(error),
         };
-        if let (
-            Ok(Entry {
-                authorizer: Some(by),
-                topic: Some(topic),
-                ..
-            }),
-            None,
-        ) = (&room, &pass)
-        {
-            let name = || channel.to_string().into();
-            if by.handler.is_none() {
-                return Err(HubError::GrantNeeded(name()));
+        let decides = room.as_ref().and_then(|entry| {
+            let by = entry.authorizer.clone()?;
+            Some((entry.topic.clone()?, by))
+        });
+        if let Some((topic, by)) = decides {
+            match said {
+                Said::Yes(given) if given.by == by => pass = Some(given),
+                Said::No if join.has_other_wishes() => room = None,
+                _ if by.handler.is_some() => {
+                    let cost = u32::try_from(join.waiting_cost()).unwrap_or(u32::MAX);
+                    self.may_keep(connection, 0, cost as usize)?;
+                    return self.wait(connection, Wanted::Join(Box::new(join)), topic, by, cost);
+                }
+                _ if join.has_other_wishes() => room = None,
+                _ => return Err(HubError::GrantNeeded(channel.to_string().into())),
             }
-            let cost = u32::try_from(join.cost + join.topic.len()).unwrap_or(u32::MAX);
-            self.may_keep(connection, 0, cost as usize)?;
-            let (topic, by) = (topic.clone(), by.clone());
-            return self.wait(connection, Wanted::Join(Box::new(join)), topic, by, cost);
         }
         let organizations = self.directory.organizations_of(&identity);
-        let before = self.joins_of(connection.slot, connection.id);
-        let before = before.iter().find(|joined| joined.topic == join.topic);
-        let before = before.cloned();
-        let others = self.subs_beside(connection, before.as_deref());
-        let wanted = join.bindings.len() * organizations.len() + usize::from(room.is_ok());
-        if others + wanted.max(1) > most {
-            return Err(HubError::TooManySubscriptions(others));
+        let joins = self.joins_of(connection.slot, connection.id);
+        let before = joins.iter().find(|joined| joined.topic == join.topic);
+        let (joins, before) = (joins.len() - usize::from(before.is_some()), before.cloned());
+        let (others, freed) = self.subs_beside(connection, before.as_deref());
+        let wanted = join.bindings.len() * organizations.len() + usize::from(room.is_some());
+        if others + wanted.max(1) > most || joins >= most {
+            return Err(HubError::TooManySubscriptions(others.max(joins)));
         }
-        let cost = size_of::<Joined>() + join.topic.len() + join.cost;
-        self.afford_join(
-            connection,
-            before.as_deref(),
-            cost,
-            &join,
-            organizations.len(),
-        )?;
+        let (cost, each) = (join.kept_cost(), join.each_cost());
+        let all = cost + EACH + each * organizations.len();
+        self.may_keep(connection, freed, all)?;
         if let Some(before) = before {
             self.leave(connection.slot, connection.id, &before.topic);
             connection.queue(before.close());
         }
         connection.queue(join.reply);
+        let ready = join.replication_ready;
         let number = self.generation();
         let joined = Arc::new(Joined {
             number,
@@ -102,6 +105,7 @@ impl State {
             reference: join.reference,
             bindings: join.bindings.into(),
             cost,
+            each,
         });
         self.described += cost;
         if let Some(conn) = self.conns.get_mut(connection.slot as usize) {
@@ -112,7 +116,7 @@ impl State {
                 .push(joined.clone());
         }
         // Whoever is not let in and says something there is told.
-        if let Ok(entry) = room {
+        if let Some(entry) = room {
             self.enter_room(connection, &joined, &join.room, entry, pass);
         }
         for problem in &join.refused {
@@ -138,58 +142,52 @@ impl State {
         if joined.bindings.iter().any(heard) {
             connection.queue(joined.subscribed());
         }
-        if let (StreamState::Stale { reason, .. }, false) =
-            (&self.stream, joined.bindings.is_empty())
-        {
-            connection.queue(joined.system("postgres_changes", false, &late(reason)));
+        match &self.stream {
+            StreamState::Stale { reason, .. } if !joined.bindings.is_empty() => {
+                connection.queue(joined.system("postgres_changes", false, &late(reason)));
+            }
+            StreamState::Live if ready => {
+                let message = "Replication connection established";
+                connection.queue(joined.system("system", true, message));
+            }
+            _ => {}
         }
         Ok(())
     }
 
-    fn subs_beside(&self, connection: &Connection, joined: Option<&Joined>) -> usize {
+    /// How many subscriptions a connection has beside those of a join, and the bytes that this join keeps.
+    fn subs_beside(&self, connection: &Connection, joined: Option<&Joined>) -> (usize, usize) {
         let conn = self.conns.get(connection.slot as usize);
         let subs = conn.map_or(&[][..], |conn| &conn.about.subs[..]);
-        let own = |id: &&SubId| {
-            let sub = self.subs.get(**id as usize);
-            let number = sub
-                .and_then(|sub| sub.join.as_ref())
-                .map(|join| join.number);
-            joined.is_some_and(|joined| Some(joined.number) == number)
-        };
-        subs.iter().filter(|id| !own(id)).count()
+        let mut own = 0;
+        let mut bytes = joined.map_or(0, |joined| joined.cost);
+        let there = subs.iter().filter_map(|id| self.subs.get(*id as usize));
+        for sub in there {
+            let number = sub.join.as_ref().map(|join| join.number);
+            if number.is_some() && number == joined.map(|joined| joined.number) {
+                own += 1;
+                bytes += sub.cost as usize;
+            }
+        }
+        (subs.len() - own, bytes)
     }
 
-    /// Whether there is room for what a join keeps, that of the one before left out.
-    fn afford_join(
+    /// Whether there is room for so many bytes more, when so many are given back.
+    pub(super) fn may_keep(
         &self,
         connection: &Connection,
-        before: Option<&Joined>,
-        cost: usize,
-        join: &Join,
-        organizations: usize,
+        freed: usize,
+        all: usize,
     ) -> Result<(), HubError> {
-        /// A subscription with its places in the indexes.
-        const EACH: usize = 1024;
-        let filters = join
-            .bindings
-            .iter()
-            .flat_map(|binding| &binding.rows.filter);
-        let shared: usize = filters.map(Filter::shared_cost).sum();
-        let copied = join.cost.saturating_sub(shared) + EACH * join.bindings.len();
-        let all = cost + EACH + copied * organizations;
-        let freed = before.map_or(0, |before| before.cost);
-        self.may_keep(connection, freed, all)
-    }
-
-    fn may_keep(&self, connection: &Connection, freed: usize, all: usize) -> Result<(), HubError> {
         let conn = self.conns.get(connection.slot as usize);
         let own = conn.map_or(0, |conn| conn.about.described);
-        if own - freed.min(own) + all > self.limits.subscriptions_bytes {
+        if own.saturating_sub(freed) + all > self.limits.subscriptions_bytes {
             return Err(HubError::SubscriptionsTooLarge(
                 self.limits.subscriptions_bytes,
             ));
         }
-        if self.described + all > self.limits.total_subscriptions_bytes {
+        let others = self.described.saturating_sub(freed);
+        if all > freed && others + all > self.limits.total_subscriptions_bytes {
             return Err(HubError::TooManyFilters);
         }
         Ok(())
@@ -209,6 +207,8 @@ impl State {
                 invalidations: false,
                 broadcasts: true,
             },
+            // What is said on the channel of a table is listed by itself, as it is not said to the organization.
+            tables: matches!(room.channel, Channel::Tenant(..)).then(Vec::new),
             ..Subscribe::to(room.channel.clone())
         };
         let follow = room.presence.then_some(Follow::List);
@@ -331,5 +331,43 @@ fn refusal(binding: &Binding, why: &str) -> Problem {
     Problem {
         binding: binding.id,
         says,
+    }
+}
+
+impl Join {
+    /// Whether it is fine without its room: the client did not demand that, and asks for rows, too.
+    pub(crate) fn has_other_wishes(&self) -> bool {
+        let rows = !self.bindings.is_empty() || !self.refused.is_empty();
+        rows && !self.room.required
+    }
+
+    /// Leaves out bindings that are equal to another one: they have one number, by which clients find all of their
+    /// callbacks.
+    fn forget_equals(&mut self) {
+        let mut known: SmallVec<[u32; 16]> = SmallVec::new();
+        self.bindings.retain(|binding| {
+            let new = !known.contains(&binding.id);
+            known.push(binding.id);
+            new
+        });
+    }
+
+    /// Bytes that it takes while it waits.
+    fn waiting_cost(&self) -> usize {
+        let refused: usize = self.refused.iter().map(String::len).sum();
+        size_of::<Join>() + self.topic.len() + self.cost + self.reply.len() + refused
+    }
+
+    /// Bytes that it takes when it is in, beside its subscriptions.
+    fn kept_cost(&self) -> usize {
+        size_of::<Joined>() + self.topic.len() + self.cost
+    }
+
+    /// Bytes of its subscriptions in one organization.
+    fn each_cost(&self) -> usize {
+        let filters = self.bindings.iter();
+        let filters = filters.flat_map(|binding| &binding.rows.filter);
+        let shared: usize = filters.map(Filter::shared_cost).sum();
+        self.cost.saturating_sub(shared) + EACH * self.bindings.len()
     }
 }

@@ -9,6 +9,8 @@
 mod enter;
 mod stay;
 
+pub(crate) use enter::Said;
+
 use std::sync::Arc;
 
 use rowcast_model::{Channel, Operation, OrgId};
@@ -62,6 +64,8 @@ pub struct Join {
     pub cost: usize,
     /// The channel with the name of the topic.
     pub room: Room,
+    /// It wants to be told that what the database says arrives.
+    pub replication_ready: bool,
     /// What it is answered when it is in.
     pub reply: Frame,
 }
@@ -76,6 +80,8 @@ pub(crate) struct Joined {
     bindings: Box<[Binding]>,
     /// Of what it keeps beside its subscriptions.
     cost: usize,
+    /// What its subscriptions in one organization take.
+    each: usize,
 }
 
 impl Joined {
@@ -89,6 +95,11 @@ impl Joined {
             ok,
             message,
         )
+    }
+
+    /// Told from every other join that ever was.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
     }
 
     pub(crate) fn version(&self) -> Version {
@@ -212,7 +223,7 @@ impl Hub {
     pub fn join(&self, connection: &Arc<Connection>, join: Join) -> Result<(), HubError> {
         let mut state = self.state.lock();
         state.now = self.began.elapsed();
-        let result = state.join(connection, join, None);
+        let result = state.join(connection, join, Said::Nothing);
         self.note_subscriptions(&state);
         drop(state);
         connection.pump();
@@ -232,10 +243,13 @@ impl Hub {
         connection.pump();
     }
 
-    /// Ends a join with this error message; the client does not join again by itself.
+    /// Ends a join with this error message, or the waiting for it; the client does not join again by itself.
     pub fn expel(&self, connection: &Arc<Connection>, topic: &str, message: &str) {
         let mut state = self.state.lock();
         state.now = self.began.elapsed();
+        for guest in state.dismiss_join(connection.id, topic) {
+            guest.turn_away(message);
+        }
         if let Some(joined) = state.leave(connection.slot, connection.id, topic) {
             connection.queue(joined.system("system", false, message));
             connection.queue(joined.close());
@@ -268,10 +282,12 @@ impl Hub {
         connection.pump();
     }
 
-    /// The topics that a connection has joined.
+    /// The topics that a connection has joined, or waits to join.
     pub fn joined(&self, connection: &Connection) -> Vec<Arc<str>> {
         let state = self.state.lock();
         let joins = state.joins_of(connection.slot, connection.id);
-        joins.iter().map(|joined| joined.topic.clone()).collect()
+        let mut topics: Vec<Arc<str>> = joins.iter().map(|joined| joined.topic.clone()).collect();
+        topics.extend(state.waits_to_join(connection));
+        topics
     }
 }

@@ -9,7 +9,7 @@ use super::Joined;
 use crate::{
     Connection, StreamState,
     stage::Stage,
-    state::{State, Sub},
+    state::{Joins, State, Sub},
 };
 
 /// Why an organization is not followed.
@@ -26,6 +26,11 @@ impl State {
     /// Takes a join away, and everything that belongs to it.
     pub(crate) fn leave(&mut self, slot: u32, id: u64, topic: &str) -> Option<Arc<Joined>> {
         self.dismiss_join(id, topic);
+        self.take_join(slot, id, topic)
+    }
+
+    /// The same; who waits to join it again goes on waiting.
+    fn take_join(&mut self, slot: u32, id: u64, topic: &str) -> Option<Arc<Joined>> {
         let joins = self.joins_of(slot, id);
         let joined = joins.iter().find(|joined| *joined.topic == *topic)?.clone();
         let conn = self.conns.get(slot as usize)?;
@@ -56,6 +61,18 @@ impl State {
         }
         conn.about.described -= freed;
         self.described -= freed;
+    }
+
+    /// A connection is gone, and its subscriptions with it: gives back what its joins took.
+    pub(crate) fn forget_joins(&mut self, joins: &Joins) {
+        let joins = joins.iter().flat_map(|joins| joins.iter());
+        self.described -= joins.map(|joined| joined.cost).sum::<usize>();
+    }
+
+    /// Ends a join from which cannot be gone on; the client joins again by itself.
+    pub(crate) fn crash_join(&mut self, connection: &Connection, joined: &Joined) -> Frame {
+        self.take_join(connection.slot, connection.id, &joined.topic);
+        joined.crash()
     }
 
     /// What a subscription that ended is told, if it is one of a join; `None`: it is a native one.
@@ -94,7 +111,8 @@ impl State {
                 continue;
             }
             let tell = |message: &str| joined.system("postgres_changes", false, message);
-            if subs.len() + joined.bindings.len() > self.limits.subscriptions {
+            let room = self.may_keep(&connection, 0, joined.each);
+            if room.is_err() || subs.len() + joined.bindings.len() > self.limits.subscriptions {
                 told.push(tell(FULL));
                 continue;
             }
@@ -133,7 +151,7 @@ impl State {
                 .map(|joined| joined.topic.clone())
                 .collect();
             for topic in topics {
-                if let Some(joined) = self.leave(slot, id, &topic)
+                if let Some(joined) = self.take_join(slot, id, &topic)
                     && let Some(conn) = self.conns.get_mut(slot as usize)
                 {
                     stage.push_frame(&mut conn.mark, &conn.connection, &joined.crash());

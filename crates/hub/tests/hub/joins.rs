@@ -18,7 +18,7 @@ use serde_json::{Value, json, value::RawValue};
 use crate::support::*;
 
 /// A join as a client sends it.
-fn join(topic: &str, reference: &str, bindings: Value, private: bool) -> Join {
+pub fn join(topic: &str, reference: &str, bindings: Value, private: bool) -> Join {
     let config =
         json!({"postgres_changes": bindings, "private": private, "presence": {"enabled": true}});
     let text = json!([reference, reference, topic, "phx_join", {"config": config}]).to_string();
@@ -53,6 +53,7 @@ fn join(topic: &str, reference: &str, bindings: Value, private: bool) -> Join {
             required: private,
             presence: true,
         },
+        replication_ready: false,
         reply: phoenix::joined(
             Version::V2,
             Some(reference),
@@ -63,19 +64,19 @@ fn join(topic: &str, reference: &str, bindings: Value, private: bool) -> Join {
     }
 }
 
-fn rows(reference: &str) -> Join {
+pub fn rows(reference: &str) -> Join {
     let bindings = json!([{"event": "*", "schema": "public", "table": "tasks"}]);
     join("realtime:db", reference, bindings, false)
 }
 
-fn client(hub: &Hub, user: &str) -> Client {
+pub fn client(hub: &Hub, user: &str) -> Client {
     let socket = Socket::new(usize::MAX);
     let connection = hub.connect_phoenix(Identity::session(user), socket.clone());
     Client { socket, connection }
 }
 
 /// What came, in few words.
-fn told(client: &Client) -> Vec<String> {
+pub fn told(client: &Client) -> Vec<String> {
     let one = |frame: &Value| {
         let (event, payload) = (frame[3].as_str().unwrap(), &frame[4]);
         match event {
@@ -113,9 +114,9 @@ fn keys(map: &Value) -> Vec<String> {
     map.as_object().unwrap().keys().cloned().collect()
 }
 
-const SUBSCRIBED: &str = "ok Subscribed to PostgreSQL";
+pub const SUBSCRIBED: &str = "ok Subscribed to PostgreSQL";
 
-fn tracked() -> HubOp {
+pub fn tracked() -> HubOp {
     HubOp::Rule {
         table: Arc::new(TableName {
             schema: "public".into(),
@@ -125,7 +126,7 @@ fn tracked() -> HubOp {
     }
 }
 
-fn hub_of(memberships: &[(&str, &str)]) -> Hub {
+pub fn hub_of(memberships: &[(&str, &str)]) -> Hub {
     let hub = hub();
     let members = memberships.iter();
     let members = members.map(|(user, org)| member(user, org, Some("member")));
@@ -189,6 +190,25 @@ fn a_second_join_takes_the_place_of_the_first_and_leaving_ends_all() {
     assert_eq!(hub.subscriptions(), 0);
     hub.publish(single("acme", 11, 2));
     assert!(told(&anna).is_empty());
+}
+
+#[test]
+fn who_asks_is_told_that_the_log_is_read() {
+    let hub = hub_of(&[("anna", "acme")]);
+    let anna = client(&hub, "anna");
+    let ready = |reference| Join {
+        replication_ready: true,
+        ..rows(reference)
+    };
+    hub.join(&anna.connection, ready("1")).unwrap();
+    let established = "ok Replication connection established";
+    assert_eq!(told(&anna), ["1 ok", SUBSCRIBED, established]);
+    hub.announce(StreamState::Stale {
+        since: Timestamp(0),
+        reason: "away".into(),
+    });
+    hub.join(&anna.connection, ready("2")).unwrap();
+    assert!(!told(&anna).contains(&established.to_owned()));
 }
 
 #[test]
@@ -381,7 +401,7 @@ fn promise_05_changes_that_are_late_are_announced() {
     assert!(told(&anna).is_empty(), "the protocol knows no positions");
 }
 
-fn room_rule(who: Who) -> HubOp {
+pub fn room_rule(who: Who) -> HubOp {
     let pattern = "room:{roomId}";
     HubOp::Channel(ChannelChange {
         pattern: pattern.into(),
@@ -397,7 +417,7 @@ fn room_rule(who: Who) -> HubOp {
     })
 }
 
-fn said(lsn: u64) -> Vec<HubOp> {
+pub fn said(lsn: u64) -> Vec<HubOp> {
     let message = Arc::new(Message::broadcast("e", lsn.to_string().into_bytes().into()));
     let topic = Topic::Channel(Some("acme".into()), "room:1".into());
     let mut event = RoutedEvent::message(
@@ -412,7 +432,7 @@ fn said(lsn: u64) -> Vec<HubOp> {
 }
 
 /// Broadcasts of version 2 are not text: their payloads.
-fn payloads(client: &Client) -> Vec<String> {
+pub fn payloads(client: &Client) -> Vec<String> {
     let raw = client.socket.take();
     let (mut rest, mut found) = (&raw[..], Vec::new());
     while let Some((payload, next)) = rowcast_wire::payload_of(rest) {
@@ -557,7 +577,7 @@ fn c9_who_is_there_is_told_in_the_words_of_the_protocol() {
 }
 
 /// Until followers have been told.
-fn wait(hub: &Hub) {
+pub fn wait(hub: &Hub) {
     loop {
         match hub.keep_presence() {
             rowcast_hub::PresenceWork::More => {}
