@@ -9,6 +9,7 @@ mod isolation;
 mod masks;
 mod presence;
 mod raw;
+mod rooms;
 mod rows;
 mod seed;
 mod sockets;
