@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use rowcast_model::Kind;
+use rowcast_model::{
+    Audience, Cursor, Kind, Message, RoutedEvent, Says as MessageSays, Sender, Timestamp, Topic,
+    View,
+};
 use rowcast_wire::{
-    Filter, FilterLimits, Limits, Operand,
-    phoenix::{self, Payload, PresencePush, Push, PushError, Says, Version},
+    EventClass, Filter, FilterLimits, Forms, Frame, Limits, Operand, encode_event,
+    phoenix::{self, Payload, PresencePush, Push, PushError, Says, Version, Voice, What},
 };
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::RawValue;
@@ -40,6 +43,30 @@ fn text(frame: &[u8]) -> &str {
     // Reads any number: `1e999` is JSON, too.
     serde_json::from_slice::<IgnoredAny>(payload).expect("JSON");
     std::str::from_utf8(payload).expect("text")
+}
+
+/// What the others on the channel are told of a broadcast.
+fn said(voice: &Voice, event: &str, payload: &bytes::Bytes) -> Frame {
+    let message = Message {
+        says: MessageSays::Broadcast {
+            event: event.into(),
+            payload: payload.clone(),
+        },
+        sender: Some(Sender::User("anna".into())),
+    };
+    let topic = Topic::Channel(None, "room:1".into());
+    let (cursor, time) = (Cursor::NOWHERE, Timestamp(0));
+    let event = RoutedEvent::message(cursor, time, topic, Audience::default(), message.into());
+    let class = EventClass {
+        channel: "room:1",
+        organization: "",
+        forms: Forms::default(),
+        columns: None,
+        view: View::PLAIN,
+        mark_last: false,
+        voice,
+    };
+    encode_event(&event, &class)
 }
 
 fn read<'a, T: Deserialize<'a>>(json: &'a str) -> T {
@@ -80,14 +107,8 @@ fn check(push: &Push, version: Version, limits: &Limits) -> String {
         }
         Says::Broadcast(broadcast) => match &broadcast.payload {
             Payload::Json(json) => {
-                let event = &*broadcast.event;
-                text(&phoenix::broadcast(
-                    Version::V1,
-                    &push.topic,
-                    event,
-                    json,
-                    None,
-                ));
+                let voice = Voice::phoenix(Version::V1, push.topic.clone(), What::Room);
+                text(&said(&voice, &broadcast.event, json));
                 "broadcast".to_owned()
             }
             Payload::Binary(_) => "bytes".to_owned(),

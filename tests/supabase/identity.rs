@@ -33,7 +33,8 @@ async fn supabase_nobody_is_told_unauthorized() {
             world
                 .exec("INSERT INTO labels VALUES (1, 'org_1', 'secret'); DELETE FROM labels")
                 .await;
-            world.fence("org_1").await;
+            let mut known = world.login("u1", "org_1").await;
+            world.events_so_far(&mut known, "org_1").await;
             // Once there is a token, the client comes again, and rows come.
             js.set_auth(&token::session("u1")).await;
             js.retry("org:org_1", &[("rows", table("labels"))]).await;
@@ -64,7 +65,6 @@ async fn supabase_nobody_is_told_unauthorized() {
             world
                 .exec("INSERT INTO labels VALUES (1, 'org_1', 'secret'); DELETE FROM labels")
                 .await;
-            world.fence("org_1").await;
             // The socket lives, and is answered behind all that was written.
             let mut known = world.login("u1", "org_1").await;
             world.events_so_far(&mut known, "org_1").await;
@@ -108,15 +108,13 @@ async fn supabase_bad_tokens_are_told_apart() {
         }
     }
     for vsn in raw::EACH {
-        for key in [&expired, ""] {
-            let refused = Raw::try_open(world.server.public, vsn, &path(vsn, key)).await;
-            let (status, body) = refused.err().unwrap_or_else(|| panic!("{key} is taken"));
-            assert_eq!(status, 401, "{body}");
-            let body: Value = serde_json::from_str(&body).unwrap();
-            assert!(body["error"].is_string(), "{body}");
-        }
-        // What nobody here has signed is nobody's, as the key of any project.
-        for key in [&forged, &token::unsigned("u1"), "not-a-token"] {
+        let refused = Raw::try_open(world.server.public, vsn, &path(vsn, "")).await;
+        let (status, body) = refused.err().expect("there is no key");
+        assert_eq!(status, 401, "{body}");
+        let body: Value = serde_json::from_str(&body).unwrap();
+        assert!(body["error"].is_string(), "{body}");
+        // Whatever else stands in the address is the key of some project.
+        for key in [&expired, &forged, &token::unsigned("u1"), "not-a-token"] {
             let mut raw = Raw::open_at(world.server.public, vsn, &path(vsn, key)).await;
             let (reply, _) = raw.join("realtime:org:org_1", "", json!([])).await;
             assert!(
@@ -163,34 +161,86 @@ async fn q24_q25_supabase_api_keys_are_tokens_and_never_in_the_address() {
     }
 }
 
-/// The token is in the address, as the library does it for a signed-in user without a token of his own.
+/// Whatever stands in the address names nobody, a good token of a user neither; in the header `x-api-key`, which
+/// nobody on the way writes down, it does.
 #[tokio::test]
-async fn supabase_a_user_token_in_the_address_counts() {
+async fn supabase_a_token_in_the_address_is_nobodys_and_in_the_header_somebodys() {
     let world = World::start().await;
     drop(world.member("u1", "org_1").await);
-    for library in EACH {
-        let mut js = Js::connect(&world, library, &token::session("u1"), json!({})).await;
-        js.listen("org:org_1", &[("rows", table("labels"))]).await;
-        world
-            .exec("INSERT INTO labels VALUES (1, 'org_1', 'x'); DELETE FROM labels")
-            .await;
-        let events = js.so_far(&world, "org_1").await;
-        assert_eq!(
-            told(&events),
-            ["rows INSERT 1", "rows DELETE 1"],
-            "{library:?}"
-        );
-    }
-    // The other family of paths, the version that is not said, and parameters of applications.
     let session = token::session("u1");
-    for path in [
-        format!("/socket/websocket?apikey={session}"),
-        format!("/realtime/v1/websocket?apikey={session}&log_level=info&more=x%20y&vsn=1.0.0"),
-    ] {
-        let mut raw = Raw::open_at(world.server.public, raw::V1, &path).await;
+    for vsn in raw::EACH {
+        let mut raw = Raw::open_at(world.server.public, vsn, &path(vsn, &session)).await;
+        let (reply, _) = raw
+            .join("realtime:org:org_1", "", json!([table("fences")]))
+            .await;
+        assert!(
+            reply.reason().starts_with("Unauthorized: "),
+            "{}",
+            reply.text
+        );
+        let url = path(vsn, PUBLISHABLE);
+        let mut raw = Raw::with_key(world.server.public, vsn, &url, &session).await;
         raw.joined("realtime:a", "", json!([table("fences")])).await;
         let fence = world.fence("org_1").await;
         raw.until_fence(fence).await;
+    }
+    // The other family of paths, the version that is not said, and parameters of applications.
+    for path in [
+        "/socket/websocket?apikey=sb_publishable_x",
+        "/realtime/v1/websocket?apikey=sb_publishable_x&log_level=info&more=x%20y&vsn=1.0.0",
+    ] {
+        let mut raw = Raw::open_at(world.server.public, raw::V1, path).await;
+        raw.joined("realtime:a", &session, json!([table("fences")]))
+            .await;
+        let fence = world.fence("org_1").await;
+        raw.until_fence(fence).await;
+    }
+}
+
+/// In which organization names of channels are meant: that of the address, else that of the topic, else the first.
+#[tokio::test]
+async fn supabase_names_of_channels_mean_something_in_one_organization() {
+    let rule = "SELECT rowcast.define_channel('room:*', 'public');";
+    let world = World::prepared(&format!("{TRACK} {rule}"), &[]).await;
+    world.add_member("u1", "org_1", "member").await;
+    drop(world.member("u1", "org_2").await);
+    let session = token::session("u1");
+    let config = json!({"config": {"private": true}, "access_token": session});
+    for vsn in raw::EACH {
+        for (more, first, organization) in [
+            ("&organization=org_2", "realtime:room:1", "org_2"),
+            ("", "realtime:org:org_2", "org_2"),
+            ("", "realtime:room:1", "org_1"),
+        ] {
+            let path = format!("{}{more}", path(vsn, PUBLISHABLE));
+            let mut raw = Raw::open_at(world.server.public, vsn, &path).await;
+            for topic in [first, "realtime:room:1"] {
+                let (reply, _) = raw.join_with(topic, config.clone()).await;
+                assert_eq!(reply.status(), "ok", "{}", reply.text);
+            }
+            for say in ["org_1", "org_2"] {
+                let sql = format!(
+                    r#"SELECT rowcast.send('room:1', 'said', '{{"of": "{say}"}}', '{say}')"#
+                );
+                world.exec(&sql).await;
+            }
+            let said = raw
+                .until("a broadcast", |said| said.event == "broadcast")
+                .await;
+            assert_eq!(
+                said.payload["payload"]["of"], organization,
+                "{more} {first} {vsn}"
+            );
+        }
+        // Of another organization: he is told so, and hears nothing of it.
+        let path = format!("{}&organization=org_3", path(vsn, PUBLISHABLE));
+        let mut raw = Raw::open_at(world.server.public, vsn, &path).await;
+        let (reply, _) = raw.join_with("realtime:room:1", config.clone()).await;
+        assert!(
+            reply.reason().starts_with("Unauthorized: "),
+            "{}",
+            reply.text
+        );
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpStream, time::Instant};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
-    tungstenite::{Error, Message},
+    tungstenite::{Error, Message, client::IntoClientRequest},
 };
 
 use super::client::PUBLISHABLE;
@@ -67,6 +67,29 @@ impl Raw {
         Raw::open_at(address, vsn, &path(vsn, PUBLISHABLE)).await
     }
 
+    /// The same with a key in the header that counts instead of that of the address.
+    pub async fn with_key(address: SocketAddr, vsn: &'static str, path: &str, key: &str) -> Raw {
+        let mut request = format!("ws://{address}{path}")
+            .into_client_request()
+            .unwrap();
+        let key = key.parse().unwrap();
+        request.headers_mut().insert("x-api-key", key);
+        let stream = TcpStream::connect(address).await.unwrap();
+        let (socket, _) = client_async(request, stream).await.unwrap();
+        Raw::over(socket, vsn)
+    }
+
+    pub fn over(socket: WebSocketStream<TcpStream>, vsn: &'static str) -> Raw {
+        Raw {
+            vsn,
+            socket,
+            next_ref: 0,
+            seen: Vec::new(),
+            bytes: Vec::new(),
+            told: 0,
+        }
+    }
+
     pub async fn open_at(address: SocketAddr, vsn: &'static str, path: &str) -> Raw {
         let opened = Raw::try_open(address, vsn, path).await;
         opened.unwrap_or_else(|(status, body)| panic!("{path} is refused: {status} {body}"))
@@ -81,14 +104,7 @@ impl Raw {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         match client_async(format!("ws://{address}{path}"), stream).await {
-            Ok((socket, _)) => Ok(Raw {
-                vsn,
-                socket,
-                next_ref: 0,
-                seen: Vec::new(),
-                bytes: Vec::new(),
-                told: 0,
-            }),
+            Ok((socket, _)) => Ok(Raw::over(socket, vsn)),
             Err(Error::Http(answer)) => {
                 let body = answer.body().clone().unwrap_or_default();
                 Err((

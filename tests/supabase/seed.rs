@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    client::{EACH, Js, NEW, PUBLISHABLE, filtered},
+    client::{EACH, Js, NEW, PUBLISHABLE, filtered, table},
     raw::{self, Raw},
 };
 use crate::harness::{
@@ -295,5 +295,104 @@ async fn t01_supabase_table_events_on_the_wire() {
             columns.sort_unstable();
             assert_eq!(columns, sorted);
         }
+    }
+}
+
+/// Table events go to whoever may see the change: a user's own rows, masks that make a change invisible, tables whose
+/// rows are not told, and statements that are too large for rows.
+#[tokio::test]
+async fn supabase_table_events_go_where_the_change_may_be_seen() {
+    let tables = format!(
+        "{TRACK} CREATE TABLE people (id int PRIMARY KEY, organization_id text, name text, secret text);
+         SELECT rowcast.track('people', columns => '{{id,organization_id,name}}', mask => '{{\"name\": {{\"type\": \"name\", \"show\": {{\"roles\": [\"admin\"]}}}}}}');
+         CREATE TABLE silent (id int PRIMARY KEY, organization_id text);
+         SELECT rowcast.track('silent', rows => false);
+         CREATE TABLE bulk (id int PRIMARY KEY, organization_id text);
+         SELECT rowcast.track('bulk', max_rows => 5);"
+    );
+    let world = World::prepared(&tables, &[]).await;
+    drop(world.member_with_role("adm", "org_1", "admin").await);
+    for library in EACH {
+        let user = format!("u-{}", library.version);
+        let mut member = Js::member(&world, library, &user, "org_1").await;
+        let mut admin = Js::of(&world, library, "adm").await;
+        let bindings = [
+            ("events", table("realtime_table_events")),
+            ("rows", table("*")),
+        ];
+        for js in [&mut member, &mut admin] {
+            js.listen("org:org_1", &bindings).await;
+        }
+        world
+            .exec(&format!(
+                "INSERT INTO people VALUES (1, 'org_1', 'John', 'x'); UPDATE people SET secret = 'y'; UPDATE people SET name = 'Jane'; DELETE FROM people;
+                 INSERT INTO notifications VALUES (1, 'org_1', '{user}', 'mine'), (2, 'org_1', 'other', 'not mine'); DELETE FROM notifications;
+                 INSERT INTO silent VALUES (1, 'org_1'); DELETE FROM silent;
+                 INSERT INTO bulk SELECT n, 'org_1' FROM generate_series(1, 20) n; DELETE FROM bulk; TRUNCATE bulk"
+            ))
+            .await;
+        let fence = world.fence("org_1").await;
+        let mut got = Vec::new();
+        for js in [&mut member, &mut admin] {
+            let events = js.until_fence(fence).await;
+            let tell = |name: &str| -> Vec<String> {
+                let mine = events.iter().filter(|event| event.0 == name);
+                let told = mine.map(|(_, payload)| {
+                    let row = &payload["new"];
+                    match name {
+                        "events" => format!(
+                            "{} {} {}",
+                            row["event_type"].as_str().unwrap(),
+                            row["table_name"].as_str().unwrap(),
+                            row["record_id"]
+                        ),
+                        _ => format!(
+                            "{} {}",
+                            payload["eventType"].as_str().unwrap(),
+                            payload["table"].as_str().unwrap()
+                        ),
+                    }
+                });
+                told.filter(|one| !one.contains("fences")).collect()
+            };
+            got.push((tell("events"), tell("rows")));
+        }
+        let people = |with_name: bool| -> Vec<String> {
+            let all = [
+                r#"INSERT people "1""#,
+                r#"UPDATE people "1""#,
+                r#"DELETE people "1""#,
+            ];
+            let all = all
+                .iter()
+                .filter(|one| with_name || !one.starts_with("UPDATE"));
+            all.map(|one| (*one).to_owned()).collect()
+        };
+        let rest: Vec<String> = [
+            r#"INSERT silent "1""#,
+            r#"DELETE silent "1""#,
+            "INSERT bulk null",
+            "DELETE bulk null",
+            "TRUNCATE bulk null",
+        ]
+        .map(str::to_owned)
+        .into();
+        let mine =
+            [r#"INSERT notifications "1""#, r#"DELETE notifications "1""#].map(str::to_owned);
+        let right = [people(false), mine.into(), rest.clone()].concat();
+        assert_eq!(got[0].0, right, "{library:?}");
+        assert_eq!(got[1].0, [people(true), rest].concat(), "{library:?}");
+        let rows = [
+            "INSERT people",
+            "DELETE people",
+            "INSERT notifications",
+            "DELETE notifications",
+        ];
+        assert_eq!(got[0].1, rows, "{library:?}");
+        assert_eq!(
+            got[1].1,
+            ["INSERT people", "UPDATE people", "DELETE people"],
+            "{library:?}"
+        );
     }
 }

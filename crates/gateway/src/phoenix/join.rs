@@ -50,6 +50,7 @@ pub(super) fn of(version: Version, push: &Push, wanted: &phoenix::Join, room: Ro
         refused,
         cost: wanted.cost(),
         room,
+        replication_ready: wanted.replication_ready,
         reply,
     }
 }

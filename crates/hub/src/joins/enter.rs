@@ -96,6 +96,7 @@ impl State {
             connection.queue(before.close());
         }
         connection.queue(join.reply);
+        let ready = join.replication_ready;
         let number = self.generation();
         let joined = Arc::new(Joined {
             number,
@@ -141,10 +142,15 @@ impl State {
         if joined.bindings.iter().any(heard) {
             connection.queue(joined.subscribed());
         }
-        if let (StreamState::Stale { reason, .. }, false) =
-            (&self.stream, joined.bindings.is_empty())
-        {
-            connection.queue(joined.system("postgres_changes", false, &late(reason)));
+        match &self.stream {
+            StreamState::Stale { reason, .. } if !joined.bindings.is_empty() => {
+                connection.queue(joined.system("postgres_changes", false, &late(reason)));
+            }
+            StreamState::Live if ready => {
+                let message = "Replication connection established";
+                connection.queue(joined.system("system", true, message));
+            }
+            _ => {}
         }
         Ok(())
     }

@@ -64,6 +64,8 @@ pub struct Join {
     pub cost: usize,
     /// The channel with the name of the topic.
     pub room: Room,
+    /// It wants to be told that what the database says arrives.
+    pub replication_ready: bool,
     /// What it is answered when it is in.
     pub reply: Frame,
 }

@@ -53,6 +53,7 @@ pub fn join(topic: &str, reference: &str, bindings: Value, private: bool) -> Joi
             required: private,
             presence: true,
         },
+        replication_ready: false,
         reply: phoenix::joined(
             Version::V2,
             Some(reference),
@@ -189,6 +190,25 @@ fn a_second_join_takes_the_place_of_the_first_and_leaving_ends_all() {
     assert_eq!(hub.subscriptions(), 0);
     hub.publish(single("acme", 11, 2));
     assert!(told(&anna).is_empty());
+}
+
+#[test]
+fn who_asks_is_told_that_the_log_is_read() {
+    let hub = hub_of(&[("anna", "acme")]);
+    let anna = client(&hub, "anna");
+    let ready = |reference| Join {
+        replication_ready: true,
+        ..rows(reference)
+    };
+    hub.join(&anna.connection, ready("1")).unwrap();
+    let established = "ok Replication connection established";
+    assert_eq!(told(&anna), ["1 ok", SUBSCRIBED, established]);
+    hub.announce(StreamState::Stale {
+        since: Timestamp(0),
+        reason: "away".into(),
+    });
+    hub.join(&anna.connection, ready("2")).unwrap();
+    assert!(!told(&anna).contains(&established.to_owned()));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::sync::{Arc, LazyLock};
 
 use rowcast_model::{
-    Body, ColumnMeta, JsonRow, Masks, Operation, RoutedEvent, Says, TableName, View,
+    Body, ColumnMeta, JsonRow, Masks, Operation, RoutedEvent, Says, Sender, TableName, View,
 };
 
 use super::{
@@ -26,6 +26,8 @@ const ROWS: &str = "postgres_changes";
 const BROADCAST: &str = "broadcast";
 /// A binary frame for a broadcast begins with this.
 const USER_BROADCAST: u8 = 4;
+/// Its payload is JSON text.
+const JSON: u8 = 1;
 
 /// Text that one event of a class shares with the next, most of the time.
 #[derive(Debug, Default)]
@@ -49,7 +51,14 @@ pub(crate) fn encode(
     match (&spoken.what, &event.body) {
         (What::Room, Body::Message(message)) => {
             if let Says::Broadcast { event, payload } = &message.says {
-                say(out, spoken.version, &spoken.topic, event, payload);
+                let meta = message.sender.as_ref().map(meta).unwrap_or_default();
+                let said = Said {
+                    topic: &spoken.topic,
+                    event,
+                    payload,
+                    meta: &meta,
+                };
+                say(out, spoken.version, &said);
             }
         }
         (
@@ -271,51 +280,74 @@ fn table_event(
     frame.finish();
 }
 
-/// Appends a broadcast whose payload is JSON text.
-pub(super) fn say(out: &mut Vec<u8>, version: Version, topic: &str, event: &str, payload: &[u8]) {
-    if version == Version::V2 && say_binary(out, topic, event, 1, payload) {
+/// Who has sent a broadcast, as the service knows him: the payload is whatever he said.
+fn meta(sender: &Sender) -> Vec<u8> {
+    let (label, id) = match sender {
+        Sender::User(user) => ("userId", user.as_str()),
+        Sender::ApiKey(id) => ("apiKeyId", &**id),
+    };
+    let mut json = format!(r#"{{"sender":{{"{label}":"#).into_bytes();
+    string(&mut json, id);
+    json.extend_from_slice(b"}}");
+    json
+}
+
+/// A broadcast whose payload is JSON text.
+struct Said<'a> {
+    topic: &'a str,
+    event: &'a str,
+    payload: &'a [u8],
+    /// What is known of it, as an object; nothing of most.
+    meta: &'a [u8],
+}
+
+fn say(out: &mut Vec<u8>, version: Version, said: &Said<'_>) {
+    if version == Version::V2 && say_binary(out, said) {
         return;
     }
     let envelope = Envelope {
         version,
         join_ref: None,
         reference: None,
-        topic,
+        topic: said.topic,
         event: BROADCAST,
     };
     let mut frame = FrameWriter::begin(out);
     let json = frame.payload();
-    json.reserve(payload.len() + topic.len() + event.len() + 96);
+    json.reserve(said.payload.len() + said.topic.len() + said.event.len() + said.meta.len() + 96);
     envelope.open(json);
     json.extend_from_slice(br#"{"type":"broadcast","event":"#);
-    string(json, event);
+    string(json, said.event);
     json.extend_from_slice(br#","payload":"#);
-    json.extend_from_slice(payload);
+    json.extend_from_slice(said.payload);
+    if !said.meta.is_empty() {
+        json.extend_from_slice(br#","meta":"#);
+        json.extend_from_slice(said.meta);
+    }
     json.push(b'}');
     envelope.shut(json);
     frame.finish();
 }
 
-/// Appends a binary broadcast, of JSON (1) or of bytes (0). False, and nothing appended, when the topic or the name
-/// of the event is too long for its header.
-pub(super) fn say_binary(
-    out: &mut Vec<u8>,
-    topic: &str,
-    event: &str,
-    encoding: u8,
-    payload: &[u8],
-) -> bool {
-    let (Ok(topic_size), Ok(event_size)) = (u8::try_from(topic.len()), u8::try_from(event.len()))
-    else {
+/// Appends a binary broadcast. False, and nothing appended, when something is too long for its header.
+fn say_binary(out: &mut Vec<u8>, said: &Said<'_>) -> bool {
+    let size = |text: &[u8]| u8::try_from(text.len());
+    let sizes = (
+        size(said.topic.as_bytes()),
+        size(said.event.as_bytes()),
+        size(said.meta),
+    );
+    let (Ok(topic), Ok(event), Ok(meta)) = sizes else {
         return false;
     };
     let mut frame = FrameWriter::begin_binary(out);
     let bytes = frame.payload();
-    bytes.reserve(5 + topic.len() + event.len() + payload.len());
-    bytes.extend_from_slice(&[USER_BROADCAST, topic_size, event_size, 0, encoding]);
-    bytes.extend_from_slice(topic.as_bytes());
-    bytes.extend_from_slice(event.as_bytes());
-    bytes.extend_from_slice(payload);
+    bytes.reserve(5 + said.topic.len() + said.event.len() + said.meta.len() + said.payload.len());
+    bytes.extend_from_slice(&[USER_BROADCAST, topic, event, meta, JSON]);
+    bytes.extend_from_slice(said.topic.as_bytes());
+    bytes.extend_from_slice(said.event.as_bytes());
+    bytes.extend_from_slice(said.meta);
+    bytes.extend_from_slice(said.payload);
     frame.finish();
     true
 }

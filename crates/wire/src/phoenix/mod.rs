@@ -22,8 +22,8 @@ pub use self::{
         Says, parse, parse_binary,
     },
     server::{
-        binary_broadcast, broadcast, close, crashed, heartbeat_reply, joined, presence_diff,
-        presence_state, reply, reply_with, system,
+        close, crashed, heartbeat_reply, joined, presence_diff, presence_state, reply, reply_with,
+        system,
     },
     table_event::{TABLE_EVENTS, TableEventFilter, UnknownColumn},
     voice::{Operations, Spoken, Version, Voice, What},

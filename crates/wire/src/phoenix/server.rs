@@ -3,11 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    Version,
-    envelope::Envelope,
-    event::{say, say_binary},
-};
+use super::{Version, envelope::Envelope};
 use crate::{Frame, event::string};
 
 /// The answer to a push: `{"status":"ok","response":…}` with an object as JSON text, or the reason of an error.
@@ -171,48 +167,4 @@ pub fn presence_diff(version: Version, topic: &str, joins: &[u8], leaves: &[u8])
         json.extend_from_slice(leaves);
         json.push(b'}');
     })
-}
-
-/// A broadcast whose payload is JSON text, for one subscriber; with what is known of it as an object (`meta`).
-pub fn broadcast(
-    version: Version,
-    topic: &str,
-    event: &str,
-    payload: &[u8],
-    meta: Option<&[u8]>,
-) -> Frame {
-    let mut out = Vec::new();
-    let Some(meta) = meta else {
-        say(&mut out, version, topic, event, payload);
-        return Frame::from(out);
-    };
-    let envelope = Envelope {
-        version,
-        join_ref: None,
-        reference: None,
-        topic,
-        event: "broadcast",
-    };
-    envelope.frame(|json| {
-        json.extend_from_slice(br#"{"type":"broadcast","event":"#);
-        string(json, event);
-        json.extend_from_slice(br#","payload":"#);
-        json.extend_from_slice(payload);
-        json.extend_from_slice(br#","meta":"#);
-        json.extend_from_slice(meta);
-        json.push(b'}');
-    })
-}
-
-/// A broadcast whose payload is bytes. Version 1 has no frame for it, and no version one for a topic or the name of
-/// an event of more than 255 bytes.
-pub fn binary_broadcast(
-    version: Version,
-    topic: &str,
-    event: &str,
-    payload: &[u8],
-) -> Option<Frame> {
-    let mut out = Vec::new();
-    let said = version == Version::V2 && say_binary(&mut out, topic, event, 0, payload);
-    said.then(|| Frame::from(out))
 }

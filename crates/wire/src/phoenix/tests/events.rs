@@ -9,7 +9,8 @@ use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use rowcast_model::{
     Audience, Body, ColumnMeta, Cursor, Epoch, JsonRow, JsonRowBuilder, Kind, Lsn, Mask, MaskKind,
-    Masked, Masks, Message, Operation, RoutedEvent, Says, TableName, Timestamp, Topic, View,
+    Masked, Masks, Message, Operation, RoutedEvent, Says, Sender, TableName, Timestamp, Topic,
+    View,
 };
 use serde_json::{Value, json};
 
@@ -259,6 +260,46 @@ fn broadcasts_come_as_text_or_binary() {
         payload,
         b"\x04\x0f\x06\x00\x01realtime:room:1typing{\"x\": 1}"
     );
+}
+
+/// MISSION X15: the service says who it was, beside what he said.
+#[test]
+fn broadcasts_of_clients_say_who_it_was() {
+    let said = |sender: Sender| {
+        let mut event = broadcast("e", r#"{"sender":"somebody else"}"#);
+        if let Body::Message(message) = &mut event.body {
+            Arc::make_mut(message).sender = Some(sender);
+        }
+        event
+    };
+    let room = |version, topic: &str| Voice::phoenix(version, topic, What::Room);
+    let event = said(Sender::User("anna".into()));
+    let meta = r#"{"sender":{"userId":"anna"}}"#;
+    let [text] = &texts(&event, &class(&room(Version::V1, TOPIC), None))[..] else {
+        panic!("one frame")
+    };
+    let frame: Value = serde_json::from_str(text).unwrap();
+    assert_eq!(frame["payload"]["meta"].to_string(), meta);
+    let frame = encode_event(&event, &class(&room(Version::V2, TOPIC), None));
+    let (payload, _) = payload_of(&frame).unwrap();
+    let size = u8::try_from(meta.len()).unwrap();
+    let mut expected = vec![4, 15, 1, size, 1];
+    expected.extend_from_slice(br#"realtime:room:1e"#);
+    expected.extend_from_slice(meta.as_bytes());
+    expected.extend_from_slice(br#"{"sender":"somebody else"}"#);
+    assert_eq!(payload, expected);
+    // What does not fit in a header comes as text, which clients take as well.
+    let long = "realtime:".to_owned() + &"é".repeat(130);
+    let key = said(Sender::ApiKey("k".repeat(300).into()));
+    for (event, topic) in [(&event, long.as_str()), (&key, TOPIC)] {
+        let [text] = &texts(event, &class(&room(Version::V2, topic), None))[..] else {
+            panic!("one frame")
+        };
+        let frame: Value = serde_json::from_str(text).unwrap();
+        assert_eq!(frame[2], topic);
+        assert_eq!(frame[4]["payload"]["sender"], "somebody else");
+        assert!(frame[4]["meta"]["sender"].is_object());
+    }
 }
 
 fn virtual_rows(event: &RoutedEvent, voice: &Voice) -> Vec<Value> {

@@ -1,9 +1,8 @@
 use super::super::{
-    Version, binary_broadcast, broadcast, close, crashed, heartbeat_reply, joined, presence_diff,
-    presence_state, reply, reply_with, system,
+    Version, close, crashed, heartbeat_reply, joined, presence_diff, presence_state, reply,
+    reply_with, system,
 };
 use crate::{Frame, is_binary, payload_of};
-use serde_json::{Value, json};
 
 const TOPIC: &str = "realtime:room:1";
 
@@ -77,10 +76,6 @@ fn replies_of_version_2_are_lists() {
             presence_diff(V2, TOPIC, b"{}", br#"{"me":{"metas":[]}}"#),
             r#"[null,null,"realtime:room:1","presence_diff",{"joins":{},"leaves":{"me":{"metas":[]}}}]"#,
         ),
-        (
-            broadcast(V2, TOPIC, "e", b"[1]", Some(br#"{"replayed":true}"#)),
-            r#"[null,null,"realtime:room:1","broadcast",{"type":"broadcast","event":"e","payload":[1],"meta":{"replayed":true}}]"#,
-        ),
     ] {
         assert_eq!(text(&frame), expected);
     }
@@ -106,38 +101,7 @@ fn replies_of_version_1_are_objects_without_a_join() {
             system(V1, Some("6"), TOPIC, "system", false, "no"),
             r#"{"topic":"realtime:room:1","event":"system","payload":{"extension":"system","status":"error","message":"no","channel":"room:1"},"ref":null}"#,
         ),
-        (
-            broadcast(V1, TOPIC, "e", br#"{"a":1}"#, None),
-            r#"{"topic":"realtime:room:1","event":"broadcast","payload":{"type":"broadcast","event":"e","payload":{"a":1}},"ref":null}"#,
-        ),
     ] {
         assert_eq!(text(&frame), expected);
-    }
-    assert_eq!(binary_broadcast(V1, TOPIC, "e", b"\0"), None);
-}
-
-#[test]
-fn broadcasts_of_version_2_are_binary_where_they_fit() {
-    let frame = broadcast(Version::V2, TOPIC, "ev", br#"{"a":1}"#, None);
-    assert!(is_binary(&frame));
-    let (payload, _) = payload_of(&frame).unwrap();
-    assert_eq!(payload, b"\x04\x0f\x02\x00\x01realtime:room:1ev{\"a\":1}");
-    let frame = binary_broadcast(Version::V2, TOPIC, "ev", b"\0\xff").unwrap();
-    let (payload, _) = payload_of(&frame).unwrap();
-    assert_eq!(payload, b"\x04\x0f\x02\x00\x00realtime:room:1ev\0\xff");
-    // Longer than a header can say: text, which clients take as well.
-    let long = format!("realtime:{}", "é".repeat(130));
-    let frame = broadcast(Version::V2, &long, "ev", b"1", None);
-    let said: Value = serde_json::from_str(text(&frame)).unwrap();
-    assert_eq!(
-        said,
-        json!([null, null, long, "broadcast", {"type": "broadcast", "event": "ev", "payload": 1}])
-    );
-    assert_eq!(binary_broadcast(Version::V2, &long, "ev", b"1"), None);
-    for size in [100, 200, 70_000] {
-        let bytes = vec![7; size];
-        let frame = binary_broadcast(Version::V2, TOPIC, "ev", &bytes).unwrap();
-        let (payload, rest) = payload_of(&frame).unwrap();
-        assert!(is_binary(&frame) && rest.is_empty() && payload.ends_with(&bytes));
     }
 }
