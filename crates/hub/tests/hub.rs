@@ -19,6 +19,10 @@ mod filters;
 mod joins;
 #[path = "hub/joins_edges.rs"]
 mod joins_edges;
+#[path = "hub/joins_random.rs"]
+mod joins_random;
+#[path = "hub/joins_steps.rs"]
+mod joins_steps;
 #[path = "hub/latest.rs"]
 mod latest;
 #[path = "hub/masks.rs"]

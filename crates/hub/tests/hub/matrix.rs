@@ -16,7 +16,7 @@ use rowcast_model::{
 };
 use serde_json::{Value, json};
 
-use crate::support::*;
+use crate::{joins, support::*};
 
 const ROLES: [&str; 3] = ["admin", "hr", "member"];
 const COLUMNS: [&str; 4] = ["id", "a", "b", "c"];
@@ -53,19 +53,29 @@ enum Path {
     Latest,
     Replay,
     ReplayLatest,
+    /// A join of the Supabase protocol, with a binding to the rows and one to table events.
+    Joined,
+    /// The same with some columns.
+    JoinedColumns,
 }
 
-const PATHS: [Path; 5] = [
+const PATHS: [Path; 7] = [
     Path::Live,
     Path::Columns,
     Path::Latest,
     Path::Replay,
     Path::ReplayLatest,
+    Path::Joined,
+    Path::JoinedColumns,
 ];
 
 impl Path {
     fn comes_later(self) -> bool {
         matches!(self, Path::Replay | Path::ReplayLatest)
+    }
+
+    fn is_joined(self) -> bool {
+        matches!(self, Path::Joined | Path::JoinedColumns)
     }
 
     fn json(self) -> &'static str {
@@ -79,11 +89,17 @@ impl Path {
             Path::Latest | Path::ReplayLatest => {
                 r#"{"type":"subscribe","channel":"org:acme","mode":"latest"}"#
             }
+            Path::Joined => {
+                r#"[{"event":"*","schema":"public","table":"tasks"},{"event":"*","schema":"public","table":"realtime_table_events","filter":"organization_id=eq.acme"}]"#
+            }
+            Path::JoinedColumns => {
+                r#"[{"event":"*","schema":"public","table":"tasks","select":["id","b"]}]"#
+            }
         }
     }
 
     fn shows(self, column: &str) -> bool {
-        self != Path::Columns || matches!(column, "id" | "b")
+        !matches!(self, Path::Columns | Path::JoinedColumns) || matches!(column, "id" | "b")
     }
 }
 
@@ -328,16 +344,28 @@ fn join(hub: &Hub, people: &[Person]) {
     hub.publish(batch(members.collect()));
 }
 
-fn connect(hub: &Hub, who: &Person) -> Client {
+fn connect(hub: &Hub, who: &Person, path: Path) -> Client {
     let identity = match who.user {
         true => Identity::session(&*who.name),
         false => Identity::api_key(&*who.name, format!("hash of {}", who.name)),
     };
     assert_eq!(matches!(identity.auth, Auth::Session { .. }), who.user);
+    if path.is_joined() {
+        let socket = Socket::new(usize::MAX);
+        let connection = hub.connect_phoenix(identity, socket.clone());
+        return Client { socket, connection };
+    }
     Client::new(hub, identity)
 }
 
 fn subscribe(hub: &Hub, client: &Client, path: Path) {
+    if path.is_joined() {
+        let bindings = serde_json::from_str(path.json()).unwrap();
+        let join = joins::join("realtime:db", "1", bindings, false);
+        hub.join(&client.connection, join).unwrap();
+        assert_eq!(joins::told(client), ["1 ok", joins::SUBSCRIBED]);
+        return;
+    }
     let mut subscription = wanted(path.json());
     subscription.cursor = path.comes_later().then(|| at(5, 0));
     let reply = hub.subscribe(&client.connection, subscription).unwrap();
@@ -359,7 +387,21 @@ struct Received {
 fn received(client: &Client) -> Received {
     let tokens = found(&client.socket.raw());
     let (mut rows, mut records) = (BTreeMap::new(), BTreeSet::new());
-    for frame in client.socket.frames() {
+    for mut frame in client.socket.frames() {
+        if frame.is_array() {
+            assert_eq!(frame[3], "postgres_changes", "{frame}");
+            let data = frame[4]["data"].take();
+            if data["table"] == "realtime_table_events" {
+                let record = data["record"]["record_id"].as_str().unwrap();
+                records.insert(record.parse().unwrap());
+                continue;
+            }
+            frame = json!({
+                "type": "postgres_changes",
+                "new": data["record"].clone(),
+                "old": data["old_record"].clone(),
+            });
+        }
         match frame["type"].as_str().unwrap() {
             "postgres_changes" => {
                 let there = ["new", "old"]
@@ -390,10 +432,11 @@ fn matrix(cases: &[Case]) {
         target: at(5, 0),
     }]));
     join(&hub, &people);
+    hub.publish(batch(vec![joins::tracked()]));
     let mut clients: Vec<(usize, Path, Client)> = Vec::new();
     for (at, who) in people.iter().enumerate() {
         for path in PATHS {
-            let client = connect(&hub, who);
+            let client = connect(&hub, who, path);
             if !path.comes_later() {
                 subscribe(&hub, &client, path);
             }
@@ -427,7 +470,7 @@ fn matrix(cases: &[Case]) {
             .map(|(n, case)| (n as u64, (image(n, case, 0), image(n, case, 1))))
             .collect();
         assert_eq!(rows, expected, "{who:?} {path:?}");
-        if matches!(path, Path::Live | Path::Replay) {
+        if matches!(path, Path::Live | Path::Replay | Path::Joined) {
             assert!(records.iter().eq(expected.keys()), "{who:?} {path:?}");
         }
         // What the model shows, and nothing else, is anywhere in the bytes.
