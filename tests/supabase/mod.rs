@@ -14,4 +14,5 @@ mod rows;
 mod seed;
 mod sockets;
 mod storms;
+mod tables;
 mod who;
