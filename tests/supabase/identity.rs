@@ -391,3 +391,78 @@ async fn supabase_tokens_from_a_callback() {
     assert_eq!(told(&js.so_far(&world, "org_1").await), ["rows INSERT 1"]);
     assert!(!js.has(|event| event["status"] == "CLOSED" || event["status"] == "CHANNEL_ERROR"));
 }
+
+/// Who signs out shows the key of the project again: the channel on which it is said ends, a join that says it is
+/// refused; an opaque key is passed over, as everywhere.
+#[tokio::test]
+async fn supabase_a_key_of_nobody_ends_what_somebody_heard() {
+    let world = World::start().await;
+    drop(world.member("u1", "org_1").await);
+    let (session, topic) = (token::session("u1"), "realtime:org:org_1");
+    for vsn in raw::EACH {
+        let mut raw = Raw::open(world.server.public, vsn).await;
+        let changes = json!([table("labels"), table("fences")]);
+        let join = raw.joined(topic, &session, changes.clone()).await;
+        raw.push(
+            &join,
+            topic,
+            "access_token",
+            json!({"access_token": PUBLISHABLE}),
+        )
+        .await;
+        let fence = world.fence("org_1").await;
+        raw.until_fence(fence).await;
+        let (reply, _) = raw
+            .join("realtime:another", &anonymous(), changes.clone())
+            .await;
+        assert!(
+            reply.reason().starts_with("Unauthorized: "),
+            "{}",
+            reply.text
+        );
+        raw.push(
+            &join,
+            topic,
+            "access_token",
+            json!({"access_token": anonymous()}),
+        )
+        .await;
+        let closed = raw.until("the end", |said| said.event == "phx_close").await;
+        assert_eq!(
+            (&closed.topic[..], &closed.reference),
+            (topic, &json!(join))
+        );
+        let why = raw
+            .seen
+            .iter()
+            .rev()
+            .find(|said| said.event == "system")
+            .unwrap();
+        assert_eq!(
+            (&why.payload["status"], &why.payload["extension"]),
+            (&json!("error"), &json!("system"))
+        );
+        world
+            .exec("INSERT INTO labels VALUES (1, 'org_1', 'secret'); DELETE FROM labels")
+            .await;
+        let mut known = world.login("u1", "org_1").await;
+        world.events_so_far(&mut known, "org_1").await;
+        assert_eq!(
+            raw.ask("", "phoenix", "heartbeat", json!({}))
+                .await
+                .status(),
+            "ok"
+        );
+        assert!(
+            !String::from_utf8_lossy(&raw.bytes).contains("secret"),
+            "{vsn}"
+        );
+        // Signed in again, on the same socket.
+        raw.joined(topic, &session, changes).await;
+        world
+            .exec("INSERT INTO labels VALUES (2, 'org_1', 'x'); DELETE FROM labels")
+            .await;
+        let fence = world.fence("org_1").await;
+        assert_eq!(raw.until_fence(fence).await.len(), 2, "{vsn}");
+    }
+}

@@ -2,6 +2,7 @@
 //! wire itself where a library cannot look. A new version of the library speaks protocol 2.0.0, an old one 1.0.0.
 
 mod broadcast;
+mod broadcast_frames;
 mod client;
 mod filters;
 mod identity;
