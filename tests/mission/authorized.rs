@@ -45,7 +45,7 @@ const ROOMS: &str = r#"
     SELECT rowcast.define_channel('room:{roomId}', 'authorized', authorizer => 'app.may_join', ttl_seconds => 60);
 "#;
 
-pub(super) async fn world(more: &str) -> World {
+pub async fn world(more: &str) -> World {
     let env = [
         ("ROWCAST__APPLICATION__ROLE", "app_user"),
         ("ROWCAST__APPLICATION__GRANT_SECRET", GRANTS),

@@ -1,7 +1,7 @@
 //! MISSION lines, named by their ids; each test cites what it shows.
 
 mod admin;
-mod authorized;
+pub mod authorized;
 mod authorized_webhooks;
 mod broadcast;
 mod channels;

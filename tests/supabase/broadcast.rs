@@ -430,3 +430,55 @@ async fn supabase_broadcasts_over_http() {
         .await;
     assert_eq!(heard(&mut listener).await.0, "end");
 }
+
+/// Options of the newest library that the service answers, grants or refuses in words: waiting for rows, a word that
+/// the log is read, broadcasts of before, bytes.
+#[tokio::test]
+async fn supabase_options_of_the_newest_library() {
+    let world = world().await;
+    let mut js = Js::of(&world, NEW, "anna").await;
+    let config = json!({
+        "broadcast": {"ack": true, "self": true, "replication_ready": true},
+        "postgres_changes_options": {"wait": true, "timeout": 5000},
+    });
+    hear(&mut js, "room:1", config).await;
+    js.subscribe("room:1").await;
+    let said = [js.system().await, js.system().await];
+    let right = [
+        "Subscribed to PostgreSQL",
+        "Replication connection established",
+    ];
+    assert_eq!(
+        said,
+        right.map(|message| ("ok".to_owned(), message.to_owned()))
+    );
+    // Bytes do not come out as something else.
+    assert_eq!(
+        send(&mut js, "room:1", "bytes", json!({"bytes": [1, 2, 255]})).await,
+        "error"
+    );
+    assert_eq!(
+        send(&mut js, "room:1", "words", json!({"n": 1})).await,
+        "ok"
+    );
+    assert_eq!(heard(&mut js).await.0, "words");
+    // Who sent it is put in by the service.
+    let mut other = on(&world, NEW, "bert", "room:1", json!({})).await;
+    send(
+        &mut js,
+        "room:1",
+        "who",
+        json!({"user_id": "forged", "sender": "forged"}),
+    )
+    .await;
+    let message = other.callback("heard").await;
+    assert!(message.to_string().contains("anna"), "{message}");
+    // There is no past of broadcasts: better an error than a hole.
+    let mut js = Js::of(&world, NEW, "anna").await;
+    let config = json!({"private": true, "broadcast": {"replay": {"since": 1, "limit": 5}}});
+    hear(&mut js, "room:1", config).await;
+    js.begin_subscribe("room:1").await;
+    let (status, error) = js.status("room:1").await;
+    assert_eq!(status, "CHANNEL_ERROR");
+    assert!(error.contains("UnableToReplayMessages"), "{error}");
+}

@@ -218,3 +218,86 @@ async fn supabase_duplicate_bindings_and_empty_filters() {
         ]
     );
 }
+
+/// Values of types that have more than one text: times with zones, dates, big numbers; uuids and enums by their text.
+/// What PostgreSQL would select is what comes.
+#[tokio::test]
+async fn t09_supabase_filters_compare_as_the_type_of_the_column() {
+    let tables = "
+        CREATE TYPE size AS ENUM ('small', 'medium', 'large');
+        CREATE TABLE typed (id int PRIMARY KEY, organization_id text, at timestamptz, local timestamp, day date, key uuid, size size, big bigint, real float8);
+        SELECT rowcast.track('typed', organization_column => 'organization_id');";
+    let world = World::prepared(&format!("{TRACK} {tables}"), &[]).await;
+    let filters = [
+        ("at=gt.2026-11-21T10:00:00Z", "at > '2026-11-21T10:00:00Z'"),
+        ("at=eq.2026-11-21T10:00:00Z", "at = '2026-11-21T10:00:00Z'"),
+        (
+            "at=eq.2026-11-21T10:00:00+00:00",
+            "at = '2026-11-21T10:00:00Z'",
+        ),
+        (
+            "at=gte.2026-11-21T12:00:00+02:00",
+            "at >= '2026-11-21T10:00:00Z'",
+        ),
+        (
+            "at=gt.2026-11-21 10:00:00+00",
+            "at > '2026-11-21T10:00:00Z'",
+        ),
+        ("at=lt.2026-11-21", "at < '2026-11-21 00:00:00+00'"),
+        (
+            "at=gt.2026-11-21T10:00:00.500Z",
+            "at > '2026-11-21T10:00:00.5Z'",
+        ),
+        (
+            "local=gte.2026-11-21 10:00:00",
+            "local >= '2026-11-21 10:00:00'",
+        ),
+        (
+            "local=eq.2026-11-21T10:00:00",
+            "local = '2026-11-21 10:00:00'",
+        ),
+        ("day=gte.2026-11-21", "day >= '2026-11-21'"),
+        (
+            "key=in.(a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11)",
+            "key = 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'",
+        ),
+        ("size=eq.large", "size = 'large'"),
+        ("big=gt.9007199254740992", "big > 9007199254740992"),
+        ("real=lt.1e3", "\"real\" < 1e3"),
+    ];
+    let rows = "
+        (1, 'org_1', '2026-11-21T10:00:00Z', '2026-11-21 10:00:00', '2026-11-21', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', 'small', 9007199254740992, 1),
+        (2, 'org_1', '2026-11-21T10:00:00.5Z', '2026-11-21 09:59:59', '2026-11-20', gen_random_uuid(), 'medium', 9007199254740993, 1e3),
+        (3, 'org_1', '2026-11-21T10:00:00.75Z', '2026-11-21 10:00:00.1', '2027-01-01', NULL, 'large', -1, 999.5),
+        (4, 'org_1', '2026-11-20T23:00:00Z', NULL, '2026-03-01', gen_random_uuid(), NULL, 10, 5e300)";
+    for library in EACH {
+        let user = format!("u-{}", library.version);
+        let mut js = Js::member(&world, library, &user, "org_1").await;
+        let names: Vec<String> = (0..filters.len()).map(|n| format!("{n}")).collect();
+        let bindings: Vec<_> = (names.iter().zip(&filters))
+            .map(|(name, (filter, _))| (name.as_str(), filtered("typed", filter)))
+            .collect();
+        js.listen("org:org_1", &bindings).await;
+        world
+            .exec(&format!("INSERT INTO typed VALUES {rows}"))
+            .await;
+        let mut right = Vec::new();
+        for (_, condition) in filters {
+            let ids = format!(
+                "SELECT coalesce(string_agg(id::text, ' ' ORDER BY id), '') FROM typed WHERE {condition}"
+            );
+            right.push(world.sql.text(&ids).await);
+        }
+        let events = js.so_far(&world, "org_1").await;
+        let mut wrong = Vec::new();
+        for (name, (ids, (filter, _))) in names.iter().zip(right.iter().zip(&filters)) {
+            let mine = events.iter().filter(|event| event.0 == *name);
+            let got: Vec<String> = mine.map(|event| event.1["new"]["id"].to_string()).collect();
+            if got.join(" ") != *ids {
+                wrong.push(format!("{filter}: {} instead of {ids}", got.join(" ")));
+            }
+        }
+        assert!(wrong.is_empty(), "{library:?}: {wrong:#?}");
+        world.exec("DELETE FROM typed").await;
+    }
+}

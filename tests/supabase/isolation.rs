@@ -318,3 +318,49 @@ async fn supabase_rows_of_two_organizations_come_on_one_channel() {
         assert!(text.contains("of-org_2") && !text.contains("of-org_3") && !text.contains("org_3"));
     }
 }
+
+/// The hook of the document for somebody in two organizations: a channel for each on one socket, and the words that
+/// are said on each.
+#[tokio::test]
+async fn t08_supabase_channels_of_several_organizations_on_one_socket() {
+    let world = World::start().await;
+    for library in EACH {
+        let user = format!("u-{}", library.version);
+        world.add_member(&user, "org_2", "member").await;
+        let mut js = Js::member(&world, library, &user, "org_1").await;
+        for organization in ["org_1", "org_2"] {
+            let topic = format!("org:{organization}");
+            let filter = format!("organization_id=eq.{organization}");
+            js.channel(
+                &topic,
+                json!({}),
+                &[(organization, filtered("labels", &filter))],
+            )
+            .await;
+            js.on(&topic, &topic, "broadcast", json!({"event": "*"}))
+                .await;
+            js.subscribe(&topic).await;
+        }
+        world
+            .exec(
+                "INSERT INTO labels VALUES (1, 'org_1', 'x'), (2, 'org_2', 'x'), (3, 'org_3', 'x');
+                 SELECT rowcast.broadcast('org_1', 'one', '{}'); SELECT rowcast.broadcast('org_2', 'two', '{}'); SELECT rowcast.broadcast('org_3', 'three', '{}')",
+            )
+            .await;
+        assert_eq!(js.callback("org_1").await["new"]["id"], 1, "{library:?}");
+        assert_eq!(js.callback("org_2").await["new"]["id"], 2, "{library:?}");
+        assert_eq!(
+            js.callback("org:org_1").await["event"],
+            "one",
+            "{library:?}"
+        );
+        assert_eq!(
+            js.callback("org:org_2").await["event"],
+            "two",
+            "{library:?}"
+        );
+        let events = js.so_far(&world, "org_2").await;
+        assert!(events.is_empty(), "{events:?}");
+        world.exec("DELETE FROM labels").await;
+    }
+}
