@@ -7,6 +7,7 @@
 
 mod dial;
 mod join;
+mod known;
 mod socket;
 mod speech;
 mod token;

@@ -1,6 +1,6 @@
 //! What frames of the Supabase protocol mean on a socket that is somebody's.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::time::Instant;
 
 use rowcast_hub::{HubError, Relay, Room};
 use rowcast_model::{Channel, OrgId};
@@ -12,6 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     NOBODY, join,
+    known::Known,
     token::{self, Fingerprint},
 };
 use crate::{
@@ -25,14 +26,8 @@ pub(super) struct Phoenix {
     version: Version,
     /// The token that counts.
     pub(super) token: Option<Fingerprint>,
-    /// What is known of the joined channels beside what the hub knows; see [`Phoenix::note`].
-    joins: HashMap<Arc<str>, Flags>,
-    /// With so many, those are forgotten that the hub has ended.
-    tidy_at: usize,
+    joins: Known<Flags>,
 }
-
-/// So many joins are remembered without asking the hub which of them are still there.
-const JOINS_UNASKED: usize = 64;
 
 /// Why a token was not taken.
 struct NotTaken {
@@ -55,18 +50,7 @@ impl Phoenix {
         Phoenix {
             version,
             token: None,
-            joins: HashMap::new(),
-            tidy_at: JOINS_UNASKED,
-        }
-    }
-
-    /// Remembers a join. The hub ends joins by itself, too; so there are never more than twice as many as it allows.
-    fn note(&mut self, place: &Place<'_>, topic: &Arc<str>, flags: Flags) {
-        self.joins.insert(topic.clone(), flags);
-        if self.joins.len() > self.tidy_at {
-            let there = place.shared.hub.joined(&place.whose.connection);
-            self.joins.retain(|topic, _| there.contains(topic));
-            self.tidy_at = JOINS_UNASKED.max(self.joins.len() * 2);
+            joins: Known::default(),
         }
     }
 
@@ -116,12 +100,12 @@ impl Phoenix {
                 false
             }
             Says::Leave => {
-                self.joins.remove(&push.topic);
+                self.joins.forget(&push.topic);
                 let answer = self.reply(&push, Ok("{}"));
                 place.shared.hub.leave(&connection, &push.topic, answer);
                 false
             }
-            _ if !self.joins.contains_key(&push.topic) => {
+            _ if self.joins.get(&push.topic).is_none() => {
                 if push.reference.is_some() {
                     connection.send(self.reply(&push, Err("unmatched topic")));
                 }
@@ -184,7 +168,9 @@ impl Phoenix {
             place.shared.metrics.error(error.error_code());
             refusal(&push.topic, &error)
         })?;
-        self.note(place, &push.topic, flags);
+        let (hub, connection) = (&place.shared.hub, &place.whose.connection);
+        let there = || hub.joined(connection);
+        self.joins.note(push.topic.clone(), flags, there);
         Ok(())
     }
 
@@ -251,7 +237,7 @@ impl Phoenix {
                     connection.send(told);
                     return;
                 }
-                self.joins.remove(topic);
+                self.joins.forget(topic);
                 hub.expel(connection, topic, why);
             }
         }
