@@ -7,6 +7,7 @@
 
 mod dial;
 mod join;
+mod known;
 mod socket;
 mod speech;
 mod token;
@@ -44,7 +45,9 @@ struct Caller {
 /// From a request to a socket. Browsers cannot read what a refused handshake says, so a token that counts is better
 /// shown in a join.
 pub(crate) async fn upgrade(shared: Arc<Shared>, request: Request, dialed: Dialed) -> Response {
-    match call(&shared, dialed).await {
+    // Whom a socket is refused whatever he shows costs no look at what that is.
+    let welcome = ws::takes(&shared, request.headers());
+    match call(&shared, dialed, welcome).await {
         Ok(caller) => ws::switch(shared, request, |shared, ticket, stream, early| {
             socket::run(shared, ticket, stream, early, caller)
         }),
@@ -70,7 +73,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-async fn call(shared: &Shared, dialed: Dialed) -> Result<Caller, Refusal> {
+async fn call(shared: &Shared, dialed: Dialed, welcome: bool) -> Result<Caller, Refusal> {
     let refuse = |outcome, status, says| Refusal {
         outcome,
         status,
@@ -94,7 +97,7 @@ async fn call(shared: &Shared, dialed: Dialed) -> Result<Caller, Refusal> {
         return Err(unauthorized("key_in_address", says));
     }
     // What stands in an address stands in logs: it is nobody's proof of anything.
-    if !dialed.in_address && token::is_somebodys(key.expose_secret()) {
+    if welcome && !dialed.in_address && token::is_somebodys(key.expose_secret()) {
         let checking = shared.verifier.verify(key.expose_secret(), &shared.hub);
         match tokio::time::timeout(shared.limits.auth_timeout, checking).await {
             Ok(Ok(somebody)) => verified = Some(somebody),

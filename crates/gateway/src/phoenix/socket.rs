@@ -218,8 +218,14 @@ impl Door<'_> {
     async fn verify(&self, token: &str) -> Result<Verified, Refused> {
         let shared = self.shared;
         let checking = shared.verifier.verify(token, &shared.hub);
-        let checked = tokio::time::timeout(shared.limits.auth_timeout, checking).await;
-        checked.unwrap_or(Err(Refused::unavailable()))
+        let unavailable = Err(Refused::unavailable());
+        tokio::select! {
+            biased;
+            () = shared.stopping.cancelled() => unavailable,
+            checked = tokio::time::timeout(shared.limits.auth_timeout, checking) => {
+                checked.unwrap_or(unavailable)
+            }
+        }
     }
 
     /// Makes it the socket of somebody: in the organization that the address names, else that of the topic, else his
@@ -268,7 +274,7 @@ impl Door<'_> {
     }
 }
 
-/// The next text of a stranger; anything else that is harmless is passed over.
+/// The next text of a stranger; anything else that is harmless counts as one without a word.
 async fn message(socket: &TcpStream, reader: &mut Reader) -> Result<Bytes, Stranger> {
     reader.turn();
     loop {
@@ -284,7 +290,7 @@ async fn message(socket: &TcpStream, reader: &mut Reader) -> Result<Bytes, Stran
         }
         match read {
             Read::Text(text) => return Ok(text),
-            Read::Binary(_) | Read::Life => {}
+            Read::Binary(_) | Read::Life => return Ok(Bytes::new()),
             Read::TooLarge => return Err(Stranger::Close(CloseCode::TooLarge)),
             Read::NoRoom => return Err(Stranger::Close(CloseCode::Overloaded)),
             Read::Broken => return Err(Stranger::Close(CloseCode::Protocol)),

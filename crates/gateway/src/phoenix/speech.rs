@@ -1,6 +1,6 @@
 //! What frames of the Supabase protocol mean on a socket that is somebody's.
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::time::Instant;
 
 use rowcast_hub::{HubError, Relay, Room};
 use rowcast_model::{Channel, OrgId};
@@ -12,6 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     NOBODY, join,
+    known::Known,
     token::{self, Fingerprint},
 };
 use crate::{
@@ -25,8 +26,14 @@ pub(super) struct Phoenix {
     version: Version,
     /// The token that counts.
     pub(super) token: Option<Fingerprint>,
-    /// What is known of the joined channels beside what the hub knows; no more than that allows.
-    joins: HashMap<Arc<str>, Flags>,
+    joins: Known<Flags>,
+}
+
+/// Why a token was not taken.
+struct NotTaken {
+    why: String,
+    /// Nobody could say whether it is good: the one of before counts.
+    unknown: bool,
 }
 
 /// How a channel was joined.
@@ -43,7 +50,7 @@ impl Phoenix {
         Phoenix {
             version,
             token: None,
-            joins: HashMap::new(),
+            joins: Known::default(),
         }
     }
 
@@ -64,9 +71,14 @@ impl Phoenix {
         place.shared.metrics.limited(exceeded);
         place.shared.metrics.error(exceeded.code());
         let connection = &place.whose.connection;
-        match push.filter(|push| push.reference.is_some()) {
-            Some(push) => drop(connection.send(self.reply(push, Err(&exceeded.message())))),
-            None => place.shared.hub.tell_joins(connection, &exceeded.message()),
+        let why = exceeded.message();
+        // Others are counted: what nobody can be told of must not make more of itself.
+        if let Some(push) = push {
+            let told = match push.reference.is_some() {
+                true => self.reply(push, Err(&why)),
+                false => phoenix::system(self.version, None, &push.topic, "system", false, &why),
+            };
+            connection.send(told);
         }
     }
 
@@ -80,29 +92,33 @@ impl Phoenix {
                 false
             }
             Says::Join(join) => {
-                let joined = self.join(place, &push, join).await;
-                match joined {
-                    Ok(()) => false,
-                    Err(why) => {
-                        connection.send(self.reply(&push, Err(&why)));
-                        place.session.refused()
-                    }
+                // Clients try again by themselves, at longer and longer times, and for ever: what is refused costs no
+                // patience, as all that is on the socket would end with it.
+                if let Err(why) = self.join(place, &push, join).await {
+                    connection.send(self.reply(&push, Err(&why)));
                 }
+                false
             }
             Says::Leave => {
-                self.joins.remove(&push.topic);
+                self.joins.forget(&push.topic);
                 let answer = self.reply(&push, Ok("{}"));
                 place.shared.hub.leave(&connection, &push.topic, answer);
                 false
             }
-            _ if !self.joins.contains_key(&push.topic) => {
+            _ if self.joins.get(&push.topic).is_none() => {
                 if push.reference.is_some() {
                     connection.send(self.reply(&push, Err("unmatched topic")));
                 }
                 place.session.refused()
             }
-            Says::AccessToken(Some(token)) => self.renew(place, &push.topic, token).await,
-            Says::Broadcast(broadcast) => self.broadcast(place, &push, broadcast).await,
+            Says::AccessToken(Some(token)) => {
+                self.renew(place, &push.topic, token).await;
+                false
+            }
+            Says::Broadcast(broadcast) => {
+                self.broadcast(place, &push, broadcast).await;
+                false
+            }
             Says::Presence(presence) => self.present(place, &push, presence),
             Says::AccessToken(None) | Says::Unknown => false,
         }
@@ -123,7 +139,8 @@ impl Phoenix {
             format!("ClientJoinRateLimitReached: {}", exceeded.message())
         })?;
         if let Some(token) = &wanted.access_token {
-            self.take_token(place, token).await?;
+            let taken = self.take_token(place, token).await;
+            taken.map_err(|refused| refused.why)?;
         }
         let channel = join::channel_of(&push.topic)?;
         if wanted.replay.is_some() {
@@ -151,7 +168,9 @@ impl Phoenix {
             place.shared.metrics.error(error.error_code());
             refusal(&push.topic, &error)
         })?;
-        self.joins.insert(push.topic.clone(), flags);
+        let (hub, connection) = (&place.shared.hub, &place.whose.connection);
+        let there = || hub.joined(connection);
+        self.joins.note(push.topic.clone(), flags, there);
         Ok(())
     }
 
@@ -160,7 +179,11 @@ impl Phoenix {
         &mut self,
         place: &mut Place<'_>,
         token: &SecretString,
-    ) -> Result<(), String> {
+    ) -> Result<(), NotTaken> {
+        let not = |why: String| NotTaken {
+            why,
+            unknown: false,
+        };
         let text = token.expose_secret();
         let fingerprint = Fingerprint::of(text);
         if self.token == Some(fingerprint) {
@@ -168,7 +191,7 @@ impl Phoenix {
         }
         if !token::is_somebodys(text) {
             // Its user has signed out: what he was told goes to nobody.
-            return Err(NOBODY.to_owned());
+            return Err(not(NOBODY.to_owned()));
         }
         let (shared, connection) = (place.shared, &place.whose.connection);
         let mut until = Instant::now() + shared.limits.auth_timeout;
@@ -180,12 +203,15 @@ impl Phoenix {
         };
         let verified = verified.map_err(|refused| {
             shared.metrics.refused(refused.code);
-            token::reason(&refused)
+            NotTaken {
+                why: token::reason(&refused),
+                unknown: refused.code == ErrorCode::AuthUnavailable,
+            }
         })?;
         if let Err(error) = shared.hub.renew(connection, verified.identity) {
             // Whoever it is now: the client dials again and joins with what it has.
             connection.close(CloseCode::UserChanged);
-            return Err(format!("Unauthorized: {error}"));
+            return Err(not(format!("Unauthorized: {error}")));
         }
         if verified.organizations.is_none() {
             let expires = expiry(Instant::now(), verified.expires_at);
@@ -195,20 +221,24 @@ impl Phoenix {
         Ok(())
     }
 
-    async fn renew(&mut self, place: &mut Place<'_>, topic: &str, token: &SecretString) -> bool {
+    async fn renew(&mut self, place: &mut Place<'_>, topic: &str, token: &SecretString) {
         let before = self.token;
         let hub = &place.shared.hub;
         match self.take_token(place, token).await {
-            Ok(()) if self.token == before => false,
-            Ok(()) => {
-                hub.confirm(&place.whose.connection, topic);
-                false
-            }
-            Err(why) => {
-                let why = why.split_once(": ").map_or(&*why, |(_, why)| why);
-                self.joins.remove(topic);
-                hub.expel(&place.whose.connection, topic, why);
-                place.session.refused()
+            Ok(()) if self.token == before => {}
+            Ok(()) => hub.confirm(&place.whose.connection, topic),
+            Err(refused) => {
+                let why = refused.why.split_once(": ");
+                let why = why.map_or(&*refused.why, |(_, why)| why);
+                let connection = &place.whose.connection;
+                if refused.unknown {
+                    let version = self.version;
+                    let told = phoenix::system(version, None, topic, "system", false, why);
+                    connection.send(told);
+                    return;
+                }
+                self.joins.forget(topic);
+                hub.expel(connection, topic, why);
             }
         }
     }
@@ -259,27 +289,22 @@ impl Phoenix {
     }
 
     /// Says something to the others on a channel.
-    async fn broadcast(
-        &mut self,
-        place: &mut Place<'_>,
-        push: &Push,
-        broadcast: &Broadcast,
-    ) -> bool {
+    async fn broadcast(&mut self, place: &mut Place<'_>, push: &Push, broadcast: &Broadcast) {
         let Some(flags) = self.joins.get(&push.topic).cloned() else {
-            return false;
+            return;
         };
         let (shared, connection) = (place.shared, &place.whose.connection);
         let now = Instant::now();
         if let Err(exceeded) = place.whose.may(shared, Kind::Requests, 1, now) {
             self.too_much(place, Some(push), exceeded);
-            return false;
+            return;
         }
         let said = match &broadcast.payload {
             _ if !place.session.may_say(&shared.limits, now) => {
                 shared.metrics.error(ErrorCode::SendLimited);
-                Err((ErrorCode::SendLimited.sentence().to_owned(), true))
+                Err(ErrorCode::SendLimited.sentence().to_owned())
             }
-            Payload::Binary(_) => Err(("the payload has to be JSON".to_owned(), false)),
+            Payload::Binary(_) => Err("the payload has to be JSON".to_owned()),
             Payload::Json(payload) => {
                 let relay = Relay {
                     channel: flags.channel,
@@ -292,11 +317,11 @@ impl Phoenix {
                 let saying = between_transactions(hub, || hub.relay(connection, &relay));
                 let said = tokio::select! {
                     said = saying => said,
-                    () = keep_writing(place.socket, connection) => return false,
+                    () = keep_writing(place.socket, connection) => return,
                 };
                 said.map(drop).map_err(|error: HubError| {
                     shared.metrics.error(error.error_code());
-                    (error.to_string(), error.error_code().come_back())
+                    error.to_string()
                 })
             }
         };
@@ -305,10 +330,9 @@ impl Phoenix {
                 if flags.ack {
                     connection.send(self.reply(push, Ok("{}")));
                 }
-                false
             }
             // Whoever did not ask for an answer has been told by its client that all is well; so it is said anyway.
-            Err((why, patient)) => {
+            Err(why) => {
                 if flags.ack && push.reference.is_some() {
                     connection.send(self.reply(push, Err(&why)));
                 } else {
@@ -316,7 +340,6 @@ impl Phoenix {
                     let told = phoenix::system(version, None, topic, "broadcast", false, &why);
                     connection.send(told);
                 }
-                !patient && place.session.refused()
             }
         }
     }

@@ -81,6 +81,11 @@ pub(crate) fn switch<F: Future<Output = ()> + Send>(
     answer
 }
 
+/// Whether a request may become a socket, as far as its head says.
+pub(crate) fn takes(shared: &Shared, headers: &HeaderMap) -> bool {
+    check(headers, shared).is_ok()
+}
+
 type Refusal = (&'static str, StatusCode, &'static str);
 
 fn check(headers: &HeaderMap, shared: &Shared) -> Result<HeaderValue, Refusal> {

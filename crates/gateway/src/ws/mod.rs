@@ -17,7 +17,7 @@ mod turns;
 pub(crate) use enter::{Denied, Whose, enter_as, expiry};
 pub(crate) use event::Events;
 pub(crate) use half::{Incoming, Socket};
-pub(crate) use handshake::{switch, upgrade, upgrade_phoenix};
+pub(crate) use handshake::{switch, takes, upgrade, upgrade_phoenix};
 pub(crate) use listen::{End, Place, Said, Speech, keep_writing, listen};
 pub(crate) use reader::{Read, Reader};
 pub(crate) use say::between_transactions;
