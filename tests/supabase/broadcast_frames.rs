@@ -63,6 +63,11 @@ async fn supabase_broadcasts_on_the_wire() {
     }
     let [(mut one, first), (mut two, second)] = <[_; 2]>::try_from(sockets).ok().unwrap();
     let broadcast = |said: &Said| said.event == "broadcast";
+    // What shall be kept is refused, and nobody hears it: the next thing heard is another.
+    let kept = json!({"type": "broadcast", "event": "kept", "payload": {}, "persist": true});
+    let reply = one.ask(&first, topic, "broadcast", kept).await;
+    assert_eq!(reply.status(), "error");
+    assert!(reply.reason().contains("`persist`"), "{}", reply.text);
     // Of version 1 to version 2: the object as it was, as text or binary.
     let said = json!({"type": "broadcast", "event": "e", "payload": {"n": 1}});
     let reply = one.ask(&first, topic, "broadcast", said).await;

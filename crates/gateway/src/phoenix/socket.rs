@@ -20,7 +20,8 @@ use crate::{
     auth::{Refused, Verified},
     session::Session,
     ws::{
-        Denied, End, Place, Read, Reader, Shared, Socket, Whose, enter_as, expiry, farewell, listen,
+        Denied, Departed, End, Place, Read, Reader, Shared, Socket, Whose, enter_as, expiry,
+        farewell, heard, listen,
     },
 };
 
@@ -243,7 +244,9 @@ impl Door<'_> {
         let named = named.filter(|named| of_user.iter().any(|own| own.as_str() == *named));
         let asked = self.organization.clone();
         let asked = asked.or_else(|| named.map(str::to_owned));
-        let asked = asked.or_else(|| of_user.first().map(|first| first.as_str().to_owned()));
+        // Of an API key it is its own first one, when none is asked for.
+        let first = of_user.first().filter(|_| verified.organizations.is_none());
+        let asked = asked.or_else(|| first.map(|first| first.as_str().to_owned()));
         let entered = enter_as(shared, ticket, &verified, asked).await;
         let entry = entered.map_err(|why| match why {
             Denied::NotMember => {
@@ -277,32 +280,20 @@ impl Door<'_> {
 /// The next text of a stranger; anything else that is harmless counts as one without a word.
 async fn message(socket: &TcpStream, reader: &mut Reader) -> Result<Bytes, Stranger> {
     reader.turn();
-    loop {
-        let read = reader.read();
-        let answer = reader.answers();
-        if matches!(read, Read::Leaving) {
-            return Err(Stranger::Left(answer));
-        }
-        if let Some(answer) = answer
-            && socket.try_write(&answer).ok() != Some(answer.len())
-        {
-            return Err(Stranger::Gone);
-        }
-        match read {
-            Read::Text(text) => return Ok(text),
-            Read::Binary(_) | Read::Life => return Ok(Bytes::new()),
-            Read::TooLarge => return Err(Stranger::Close(CloseCode::TooLarge)),
-            Read::NoRoom => return Err(Stranger::Close(CloseCode::Overloaded)),
-            Read::Broken => return Err(Stranger::Close(CloseCode::Protocol)),
-            Read::Gone | Read::Leaving => return Err(Stranger::Gone),
-            Read::Nothing => {
-                socket.readable().await.map_err(|_| Stranger::Gone)?;
-                reader.turn();
-            }
-            Read::TurnOver => {
-                tokio::task::yield_now().await;
-                reader.turn();
-            }
+    match heard(socket, reader).await? {
+        Read::Text(text) => Ok(text),
+        Read::TooLarge => Err(Stranger::Close(CloseCode::TooLarge)),
+        Read::NoRoom => Err(Stranger::Close(CloseCode::Overloaded)),
+        Read::Broken => Err(Stranger::Close(CloseCode::Protocol)),
+        _ => Ok(Bytes::new()),
+    }
+}
+
+impl From<Departed> for Stranger {
+    fn from(departed: Departed) -> Stranger {
+        match departed {
+            Departed::Left(answer) => Stranger::Left(answer),
+            Departed::Gone => Stranger::Gone,
         }
     }
 }

@@ -143,7 +143,7 @@ impl Phoenix {
             taken.map_err(|refused| refused.why)?;
         }
         let channel = join::channel_of(&push.topic)?;
-        if wanted.replay.is_some() {
+        if wanted.replay {
             return Err(
                 "UnableToReplayMessages: Realtime was unable to replay messages".to_owned(),
             );
@@ -159,7 +159,7 @@ impl Phoenix {
             channel,
             organization,
             required: wanted.private,
-            presence: wanted.presence.enabled,
+            presence: wanted.presence,
         };
         let join = join::of(self.version, push, wanted, room);
         let connection = &place.whose.connection;
@@ -303,6 +303,9 @@ impl Phoenix {
             _ if !place.session.may_say(&shared.limits, now) => {
                 shared.metrics.error(ErrorCode::SendLimited);
                 Err(ErrorCode::SendLimited.sentence().to_owned())
+            }
+            _ if broadcast.persist => {
+                Err("broadcasts are not kept here: leave `persist` away".to_owned())
             }
             Payload::Binary(_) => Err("the payload has to be JSON".to_owned()),
             Payload::Json(payload) => {

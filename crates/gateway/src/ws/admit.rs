@@ -147,37 +147,56 @@ async fn enter(
 async fn first_frame(socket: &TcpStream, reader: &mut Reader) -> Result<Bytes, Stranger> {
     reader.turn();
     loop {
-        let read = reader.read();
-        let answer = reader.answers();
-        if matches!(read, Read::Leaving) {
-            return Err(Stranger::Left(answer));
-        }
-        // A stranger's ping is answered at once or not at all: what is cut off would garble the rest.
-        if let Some(answer) = answer
-            && socket.try_write(&answer).ok() != Some(answer.len())
-        {
-            return Err(Stranger::Gone);
-        }
-        let (code, close) = match read {
+        let (code, close) = match heard(socket, reader).await? {
             Read::Text(text) => return Ok(text),
             Read::Binary(_) => (ErrorCode::BinaryFrame, CloseCode::Protocol),
             Read::TooLarge => (ErrorCode::TooLarge, CloseCode::TooLarge),
             Read::NoRoom => (ErrorCode::Overloaded, CloseCode::Overloaded),
             Read::Broken => return Err(Stranger::Refused(None, CloseCode::Protocol)),
-            Read::Gone | Read::Leaving => return Err(Stranger::Gone),
-            Read::Life => continue,
-            Read::Nothing => {
-                socket.readable().await.map_err(|_| Stranger::Gone)?;
-                reader.turn();
-                continue;
-            }
-            Read::TurnOver => {
-                tokio::task::yield_now().await;
-                reader.turn();
-                continue;
-            }
+            _ => continue,
         };
         return Err(Stranger::told(code, code.sentence(), close));
+    }
+}
+
+/// A stranger who has ended it himself.
+pub(crate) enum Departed {
+    /// He said goodbye; this is the answer.
+    Left(Option<Frame>),
+    /// There is nobody to tell.
+    Gone,
+}
+
+impl From<Departed> for Stranger {
+    fn from(departed: Departed) -> Stranger {
+        match departed {
+            Departed::Left(answer) => Stranger::Left(answer),
+            Departed::Gone => Stranger::Gone,
+        }
+    }
+}
+
+/// Waits for what comes next from a stranger, in the turn that the caller has begun.
+pub(crate) async fn heard(socket: &TcpStream, reader: &mut Reader) -> Result<Read, Departed> {
+    loop {
+        let read = reader.read();
+        let answer = reader.answers();
+        if matches!(read, Read::Leaving) {
+            return Err(Departed::Left(answer));
+        }
+        // A stranger's ping is answered at once or not at all: what is cut off would garble the rest.
+        if let Some(answer) = answer
+            && socket.try_write(&answer).ok() != Some(answer.len())
+        {
+            return Err(Departed::Gone);
+        }
+        match read {
+            Read::Gone => return Err(Departed::Gone),
+            Read::Nothing => socket.readable().await.map_err(|_| Departed::Gone)?,
+            Read::TurnOver => tokio::task::yield_now().await,
+            read => return Ok(read),
+        }
+        reader.turn();
     }
 }
 

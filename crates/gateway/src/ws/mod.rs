@@ -14,6 +14,7 @@ mod socket;
 mod tend;
 mod turns;
 
+pub(crate) use admit::{Departed, heard};
 pub(crate) use enter::{Denied, Whose, enter_as, expiry};
 pub(crate) use event::Events;
 pub(crate) use half::{Incoming, Socket};

@@ -16,7 +16,7 @@ mod voice;
 
 pub use self::{
     binding::{Binding, BindingError, RowBinding},
-    join::{InvalidReplay, Join, PresenceConfig, Replay},
+    join::Join,
     push::{
         Address, Broadcast, MAX_TOPIC_BYTES, Payload, PresencePush, Push, PushError, PushFault,
         Says, parse, parse_binary,

@@ -1,6 +1,6 @@
 use super::super::{
-    Broadcast, Join, Operations, Payload, PresencePush, Push, PushError, PushFault, Replay, Says,
-    Version, parse, parse_binary,
+    Broadcast, Join, Operations, Payload, PresencePush, Push, PushError, PushFault, Says, Version,
+    parse, parse_binary,
 };
 use crate::Limits;
 use bytes::Bytes;
@@ -41,14 +41,8 @@ fn a_captured_join_is_read_as_a_whole() {
     let Says::Join(join) = push.says else {
         panic!("{:?}", push.says);
     };
-    assert!(join.ack && join.to_self && join.private && join.replication_ready && join.wait);
-    assert_eq!(join.wait_timeout_ms, Some(9000));
-    let replay = Replay {
-        since_ms: 123,
-        limit: Some(5),
-    };
-    assert_eq!(join.replay, Some(Ok(replay)));
-    assert!(join.presence.enabled && join.presence.key.as_deref() == Some("me"));
+    assert!(join.ack && join.to_self && join.private && join.replication_ready);
+    assert!(join.presence && join.replay);
     assert_eq!(join.access_token.as_ref().unwrap().expose_secret(), "a.b.c");
     let [one, all] = &*join.bindings else {
         panic!("{:?}", join.bindings);
@@ -85,9 +79,9 @@ fn a_captured_small_join_has_the_defaults() {
     let join = join(
         &json!({"config":{"broadcast":{"ack":false,"self":false},"presence":{"key":"","enabled":false},"postgres_changes":[],"private":false}}),
     );
-    assert!(!join.ack && !join.to_self && !join.private && !join.wait);
-    assert!(!join.presence.enabled && join.presence.key.is_none());
-    assert!(join.bindings.is_empty() && join.access_token.is_none() && join.replay.is_none());
+    assert!(!join.ack && !join.to_self && !join.private);
+    assert!(!join.presence && !join.replay);
+    assert!(join.bindings.is_empty() && join.access_token.is_none() && !join.replay);
 }
 
 #[test]
@@ -105,15 +99,9 @@ fn what_has_no_sense_in_a_join_is_not_there() {
         json!({"access_token": "sb_publishable_x", "version": "realtime-js/2.119.0"}),
     ] {
         let join = join(&payload);
-        assert!(
-            !join.ack && !join.to_self && !join.private && !join.wait,
-            "{payload}"
-        );
+        assert!(!join.ack && !join.to_self && !join.private, "{payload}");
         // Clients of before August 2025 do not say that they want it, and do.
-        assert!(
-            join.presence.enabled && join.presence.key.is_none(),
-            "{payload}"
-        );
+        assert!(join.presence && !join.replay, "{payload}");
         assert!(
             join.bindings.is_empty() && join.access_token.is_none(),
             "{payload}"
@@ -127,8 +115,8 @@ fn what_has_no_sense_in_a_join_is_not_there() {
         },
         "user_token": " a.\nb ",
     }));
-    assert!(odd.ack && !odd.to_self && odd.private && !odd.presence.enabled);
-    assert!(odd.presence.key.is_none() && matches!(odd.replay, Some(Err(_))));
+    assert!(odd.ack && !odd.to_self && odd.private && !odd.presence);
+    assert!(odd.replay);
     assert_eq!(odd.access_token.unwrap().expose_secret(), "a.b");
 }
 
